@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Guest memory: the mapped RAM of one machine, its RAM blocks as the stream names them, the dirty
+//! log that accelerator and devices share, and the watch on pages whose stores somebody must hear
+//! of (decoded code). It never knows a device, a channel or a CPU, and never decides when to look
+//! at the log: whoever harvests it must do so while no vCPU holds a stale write translation.
+
+mod bitmap;
+mod log;
+mod ram;
+
+pub use bitmap::DirtyBitmap;
+pub use log::{PageLog, PageLogSlice};
+pub use ram::{GuestRam, HIGH_MEMORY_START, LOW_MEMORY_LIMIT, MemoryError, RamBlock};
+/// The mapped regions, as vm-memory and virtio-queue see them.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<PageLog>;
+
+/// Bytes in a page of guest memory, the unit of the dirty log and of the stream.
+pub const PAGE_SIZE: usize = 4096;
