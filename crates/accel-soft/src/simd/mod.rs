@@ -11,8 +11,14 @@
 
 mod environment;
 mod fxsave;
+mod integer;
+mod lanes;
 mod moves;
 mod operand;
+mod shifts;
+mod shuffles;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod tests;
 
 pub use environment::SimdEnv;
 pub use fxsave::{MXCSR_MASK, ReservedMxcsrBits, check_mxcsr, load_image, store_image};
@@ -150,5 +156,14 @@ pub fn lookup(instruction: &Instruction) -> Option<SimdInstruction> {
 
 /// The shape, and whether its function may raise a SIMD floating-point exception.
 fn shape(instruction: &Instruction) -> Option<(Shape, bool)> {
-    moves::shape(instruction).map(|shape| (shape, false))
+    if let Some(shape) = moves::shape(instruction) {
+        return Some((shape, false));
+    }
+    let code = instruction.code();
+    let (destination, source) = (Operand::of(instruction, 0), Operand::of(instruction, 1));
+    let quiet = integer::run(code).or_else(|| shuffles::run(code)).or_else(|| shifts::run(code));
+    if let Some(run) = quiet {
+        return Some((Shape::Compute { destination, source, run }, false));
+    }
+    None
 }

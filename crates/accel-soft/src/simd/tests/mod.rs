@@ -1,0 +1,99 @@
+//! The host's CPU as the oracle: every instruction of the table, on special and random operands.
+
+mod enumeration;
+mod model;
+mod native;
+mod operands;
+
+use super::{SimdInstruction, lookup};
+use enumeration::{Form, forms};
+use iced_x86::Code;
+use model::Model;
+use native::{MEMORY, Native};
+use operands::Random;
+
+/// Runs of each instruction in each of its forms.
+const ROUNDS: usize = 1500;
+
+fn simd(form: &Form) -> SimdInstruction {
+    lookup(&form.instruction)
+        .unwrap_or_else(|| panic!("no entry for {:?} ({:?})", form.code, form.instruction))
+}
+
+/// Approximate instructions have a test of their own.
+fn is_approximate(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Rcpps_xmm_xmmm128
+            | Code::Rcpss_xmm_xmmm32
+            | Code::Rsqrtps_xmm_xmmm128
+            | Code::Rsqrtss_xmm_xmmm32
+    )
+}
+
+#[test]
+fn every_instruction_of_the_instruction_sets_is_in_the_table() {
+    let missing: Vec<Code> = forms()
+        .iter()
+        .filter(|form| lookup(&form.instruction).is_none())
+        .map(|form| form.code)
+        .collect();
+    assert!(missing.is_empty(), "no entry for {missing:?}");
+}
+
+#[test]
+fn instructions_of_other_sets_are_not_in_the_table() {
+    for code in [Code::Pabsb_xmm_xmmm128, Code::Ptest_xmm_xmmm128, Code::D3NOW_Pfadd_mm_mmm64] {
+        let form = enumeration::form(code, false).expect("has a register form");
+        assert!(lookup(&form.instruction).is_none(), "{code:?}");
+    }
+}
+
+#[test]
+fn every_instruction_computes_what_the_host_computes() {
+    let mut native = Native::new();
+    let mut random = Random::new(1);
+    let mut wrong = Vec::new();
+    for form in forms()
+        .iter()
+        .filter(|form| !is_approximate(form.code) && lookup(&form.instruction).is_some())
+    {
+        let simd = simd(form);
+        native.load(&form.bytes);
+        for _ in 0..ROUNDS {
+            let before = Model::random(&mut random, form.code);
+            let mut ours = before.clone();
+            let our_fault = ours.run(&simd, 16);
+            let (theirs, their_fault) = before.run_native(&mut native, 16);
+            let agree = our_fault == their_fault && ours == theirs;
+            if !agree {
+                wrong.push(format!(
+                    "{:?} imm {:#x}\n before {before:x?}\n ours   {our_fault:?} {ours:x?}\n host   {their_fault:?} {theirs:x?}",
+                    form.instruction, simd.imm
+                ));
+                break;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn alignment_is_asked_for_where_the_host_asks_for_it() {
+    let mut native = Native::new();
+    let mut random = Random::new(2);
+    for form in forms().iter().filter(|form| form.memory && lookup(&form.instruction).is_some()) {
+        let simd = simd(form);
+        native.load(&form.bytes);
+        let mut before = Model::random(&mut random, form.code);
+        before.mxcsr |= 0x1f80;
+        if form.code == Code::Ldmxcsr_m32 {
+            before.memory = [0; MEMORY];
+        }
+        for offset in 0..MEMORY - 15 {
+            let (_, fault) = before.run_native(&mut native, offset);
+            let refused = fault == Some(libc::SIGSEGV);
+            assert_eq!(refused, simd.aligned && offset % 16 != 0, "{:?} at {offset}", form.code);
+        }
+    }
+}
