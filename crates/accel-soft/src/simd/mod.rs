@@ -9,6 +9,11 @@
 //! [`SimdInstruction::mmx`]), fetch (with the alignment check), `run`,
 //! [`SimdEnv::unmasked`], and only then the store and the x87-to-MMX transition.
 
+mod approximate;
+mod arithmetic;
+mod compare;
+mod conversion;
+mod element;
 mod environment;
 mod fxsave;
 mod integer;
@@ -43,8 +48,9 @@ pub struct SimdInstruction {
     /// The memory operand must be 16-byte aligned, or else #GP(0) (for stores as well).
     pub aligned: bool,
     /// Uses MMX registers: needs no pending x87 exception (#MF), and makes the x87-to-MMX
-    /// transition (TOP = 0, all tags valid) when it completes. False for [`Shape::Emms`], and for
-    /// the one exception: CVTPI2PD with a memory operand.
+    /// transition (TOP = 0, all tags valid) when it completes, and also when it ends in #XM. False
+    /// for [`Shape::Emms`] (which does look for pending exceptions), and for CVTPI2PS and CVTPI2PD
+    /// with a memory operand.
     pub mmx: bool,
     /// Uses XMM state: #UD unless `CR4.OSFXSR`. False for pure MMX instructions and fences.
     pub xmm: bool,
@@ -106,11 +112,11 @@ pub const COMPARE_FLAGS: u64 = 0x8d5;
 
 /// Bit `i` is bit 7 of byte `i`: the byte selection of MASKMOVQ and MASKMOVDQU, and PMOVMSKB.
 pub fn byte_mask(value: u128) -> u16 {
-    value
-        .to_le_bytes()
-        .iter()
-        .enumerate()
-        .fold(0, |mask, (index, byte)| mask | u16::from(byte >> 7) << index)
+    // The product brings bit 0 of every byte together in the highest byte, lowest first.
+    let gather = |half: u64| {
+        (half >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    };
+    (gather(value as u64) | gather((value >> 64) as u64) << 8) as u16
 }
 
 /// How to run `instruction`; `None` when it is not MMX, SSE, SSE2 or SSE3, or is one of those that
@@ -147,7 +153,7 @@ pub fn lookup(instruction: &Instruction) -> Option<SimdInstruction> {
             _ => 0,
         },
         aligned: memory_bytes == Some(16) && !unaligned,
-        mmx: operands.iter().any(Operand::is_mmx) || code == Code::Cvtpi2ps_xmm_mmm64,
+        mmx: operands.iter().any(Operand::is_mmx),
         xmm: operands.iter().any(Operand::is_xmm)
             || matches!(shape, Shape::LoadMxcsr | Shape::StoreMxcsr),
         may_fault_simd,
@@ -161,9 +167,16 @@ fn shape(instruction: &Instruction) -> Option<(Shape, bool)> {
     }
     let code = instruction.code();
     let (destination, source) = (Operand::of(instruction, 0), Operand::of(instruction, 1));
-    let quiet = integer::run(code).or_else(|| shuffles::run(code)).or_else(|| shifts::run(code));
-    if let Some(run) = quiet {
-        return Some((Shape::Compute { destination, source, run }, false));
+    if let Some(run) = compare::flags(code) {
+        return Some((Shape::Compare { left: destination, source, run }, true));
     }
-    None
+    let quiet = integer::run(code)
+        .or_else(|| shuffles::run(code))
+        .or_else(|| shifts::run(code))
+        .or_else(|| approximate::run(code))
+        .map(|run| (run, false));
+    let (run, may_fault) = quiet
+        .or_else(|| arithmetic::run(code).or_else(|| compare::run(code)).map(|run| (run, true)))
+        .or_else(|| conversion::run(code))?;
+    Some((Shape::Compute { destination, source, run }, may_fault))
 }

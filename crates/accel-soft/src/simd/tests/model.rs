@@ -49,6 +49,32 @@ impl Model {
         }
     }
 
+    /// What differs between this, the host's state, and Ferry's.
+    pub fn differences(&self, here: &Model) -> Vec<String> {
+        let Model { xmm, mm, mxcsr, rax, flags, memory, top, tags } = self;
+        let mut found = Vec::new();
+        let mut note = |name: String, host: u128, here: u128| {
+            if host != here {
+                found.push(format!("{name}: host {host:x}, here {here:x}"));
+            }
+        };
+        for (index, (host, here)) in xmm.iter().zip(&here.xmm).enumerate() {
+            note(format!("xmm{index}"), *host, *here);
+        }
+        for (index, (host, here)) in mm.iter().zip(&here.mm).enumerate() {
+            note(format!("mm{index}"), (*host).into(), (*here).into());
+        }
+        for (index, (host, here)) in memory.iter().zip(&here.memory).enumerate() {
+            note(format!("memory[{index}]"), (*host).into(), (*here).into());
+        }
+        note("mxcsr".into(), (*mxcsr).into(), here.mxcsr.into());
+        note("rax".into(), (*rax).into(), here.rax.into());
+        note("flags".into(), (*flags).into(), here.flags.into());
+        note("top".into(), (*top).into(), here.top.into());
+        note("tags".into(), (*tags).into(), here.tags.into());
+        found
+    }
+
     fn read(&self, operand: Operand, offset: usize) -> u128 {
         match operand {
             Operand::None => 0,
@@ -133,14 +159,14 @@ impl Model {
         }
         assert!(simd.may_fault_simd || env.mxcsr == self.mxcsr || is_load_mxcsr(simd));
         self.mxcsr = env.mxcsr;
+        if simd.mmx {
+            (self.top, self.tags) = (0, 0xff);
+        }
         if env.unmasked() {
             return Some(libc::SIGFPE);
         }
         if let Some((destination, value)) = result {
             self.write(destination, value, offset);
-        }
-        if simd.mmx {
-            (self.top, self.tags) = (0, 0xff);
         }
         None
     }

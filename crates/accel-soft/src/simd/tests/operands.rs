@@ -154,7 +154,9 @@ impl Random {
     /// A value for MXCSR without reserved bits: often the default, often anything.
     pub fn mxcsr(&mut self) -> u32 {
         let bits = self.next() as u32;
-        match self.below(4) {
+        match self.below(5) {
+            // As most programs have it before long: everything masked, inexact.
+            4 => 0x1fa0 | bits & 0x805f,
             // Everything masked, no flags, any rounding, DAZ and FTZ.
             0 => 0x1f80 | bits & 0xe040,
             1 => 0x1f80,

@@ -1,0 +1,246 @@
+//! Named CPU models: what CPUID says, the same whichever accelerator runs the guest.
+
+/// The registers that CPUID returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuidLeaf {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+const fn leaf(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidLeaf {
+    CpuidLeaf { eax, ebx, ecx, edx }
+}
+
+/// Where a vCPU stands among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// This vCPU's local APIC id.
+    pub apic_id: u32,
+    /// How many vCPUs there are; each is a socket of its own.
+    pub count: u32,
+}
+
+/// A feature that CPUID reports, by the name that users know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// The name.
+    pub name: &'static str,
+    /// The CPUID leaf.
+    pub leaf: u32,
+    /// Which register: 0 EAX, 1 EBX, 2 ECX, 3 EDX.
+    pub register: u8,
+    /// Which bit.
+    pub bit: u8,
+}
+
+/// A CPU model. What a name stands for never changes after its release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuModel {
+    name: &'static str,
+    vendor: [u8; 12],
+    brand: &'static str,
+    signature: u32,
+    features_edx: u32,
+    features_ecx: u32,
+    extended_edx: u32,
+    extended_ecx: u32,
+    physical_bits: u8,
+    highest_leaf: u32,
+    highest_extended: u32,
+    machine_check: u64,
+}
+
+const fn bits(list: &[u8]) -> u32 {
+    let mut value = 0;
+    let mut index = 0;
+    while index < list.len() {
+        value |= 1 << list[index];
+        index += 1;
+    }
+    value
+}
+
+const HYPERVISOR: u8 = 31;
+const HTT: u8 = 28;
+/// Bits of leaf 1 EDX that AMD repeats in leaf 0x80000001 EDX (AMD APM volume 3, appendix D).
+const AMD_ALIASES: u32 = 0x0183_f3ff;
+
+/// What `qemu64` says of its hypervisor in leaf 0x40000000: part of the model, since guests see it.
+const HYPERVISOR_NAME: [u8; 12] = *b"TCGTCGTCGTCG";
+
+/// Every model that Ferry knows.
+pub const MODELS: &[CpuModel] = &[QEMU64];
+
+/// `qemu64` as QEMU 7.2 reports it, without SVM, which neither accelerator nests.
+const QEMU64: CpuModel = CpuModel {
+    name: "qemu64",
+    vendor: *b"AuthenticAMD",
+    brand: "QEMU Virtual CPU version 2.5+",
+    // Family 15, model 107, stepping 1.
+    signature: 0x0006_0fb1,
+    features_edx: bits(&[
+        0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26,
+    ]),
+    features_ecx: bits(&[0, 13]),
+    extended_edx: bits(&[11, 20, 29]),
+    extended_ecx: bits(&[0]),
+    physical_bits: 40,
+    highest_leaf: 0xd,
+    highest_extended: 0x8000_000a,
+    // Ten banks, MCG_CTL present, software error recovery not offered.
+    machine_check: 10 | 1 << 8,
+};
+
+impl CpuModel {
+    /// The model of this name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Family, model and stepping as in leaf 1 EAX, and in EDX after reset.
+    pub fn signature(&self) -> u32 {
+        self.signature
+    }
+
+    /// Width of a guest-physical address in bits.
+    pub fn physical_bits(&self) -> u8 {
+        self.physical_bits
+    }
+
+    /// The machine-check capabilities register.
+    pub fn machine_check_capabilities(&self) -> u64 {
+        self.machine_check
+    }
+
+    /// True if the model reports this feature.
+    pub fn has(&self, feature: &Feature) -> bool {
+        let leaf = self.cpuid(feature.leaf, 0, Topology { apic_id: 0, count: 1 });
+        let register = [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx][usize::from(feature.register)];
+        register & (1 << feature.bit) != 0
+    }
+
+    /// What CPUID returns for a leaf and sub-leaf. The bits that follow live state (OSXSAVE, the
+    /// APIC enable) are the accelerator's to adjust.
+    pub fn cpuid(&self, function: u32, index: u32, topology: Topology) -> CpuidLeaf {
+        let mut function = function;
+        // Leaves past the highest answer as the highest basic one does (Intel SDM volume 2, CPUID).
+        if function & 0xf000_0000 == 0x4000_0000 {
+            // The hypervisor range has only its first leaf.
+        } else if function >= 0x8000_0000 {
+            if function > self.highest_extended {
+                function = self.highest_leaf;
+            }
+        } else if function > self.highest_leaf {
+            function = self.highest_leaf;
+        }
+        let word = |text: &[u8; 12], range: std::ops::Range<usize>| {
+            u32::from_le_bytes(text[range].try_into().expect("four bytes"))
+        };
+        let vendor = |range| word(&self.vendor, range);
+        let hypervisor = |range| word(&HYPERVISOR_NAME, range);
+        match function {
+            0 => leaf(self.highest_leaf, vendor(0..4), vendor(8..12), vendor(4..8)),
+            1 => {
+                let several = topology.count > 1;
+                // CLFLUSH line of 64 bytes, one logical processor for each package.
+                let ebx = topology.apic_id << 24 | 8 << 8 | u32::from(several) << 16;
+                let edx = self.features_edx;
+                leaf(self.signature, ebx, self.features_ecx | 1 << HYPERVISOR, edx & !(1 << HTT))
+            }
+            2 => leaf(1, 0, 0x4d, 0x002c_307d),
+            4 => cache_leaf(index),
+            5 => leaf(0, 0, 3, 0),
+            6 => leaf(4, 0, 0, 0),
+            0xb => topology_leaf(index, topology),
+            0x4000_0000 => leaf(0x4000_0001, hypervisor(0..4), hypervisor(4..8), hypervisor(8..12)),
+            0x8000_0000 => leaf(self.highest_extended, vendor(0..4), vendor(8..12), vendor(4..8)),
+            0x8000_0001 => leaf(
+                self.signature,
+                0,
+                self.extended_ecx,
+                self.extended_edx | self.features_edx & AMD_ALIASES,
+            ),
+            0x8000_0002..=0x8000_0004 => self.brand_leaf(function - 0x8000_0002),
+            0x8000_0005 => leaf(0x01ff_01ff, 0x01ff_01ff, 0x4002_0140, 0x4002_0140),
+            0x8000_0006 => leaf(0, 0x4200_4200, 0x0200_8140, 0x0080_8140),
+            0x8000_0008 => leaf(u32::from(self.physical_bits) | 48 << 8, 0, 0, 0),
+            _ => CpuidLeaf::default(),
+        }
+    }
+
+    fn brand_leaf(&self, part: u32) -> CpuidLeaf {
+        let mut text = [0; 48];
+        text[..self.brand.len()].copy_from_slice(self.brand.as_bytes());
+        let word = |index: usize| {
+            let start = part as usize * 16 + index * 4;
+            u32::from_le_bytes(text[start..start + 4].try_into().expect("four bytes"))
+        };
+        leaf(word(0), word(1), word(2), word(3))
+    }
+}
+
+/// Leaf 4: data and instruction caches of 32 KiB and 8 ways, a unified 4 MiB of 16 ways, a shared
+/// 16 MiB of 16 ways.
+fn cache_leaf(index: u32) -> CpuidLeaf {
+    match index {
+        0 => leaf(0x121, 0x01c0_003f, 0x3f, 1),
+        1 => leaf(0x122, 0x01c0_003f, 0x3f, 1),
+        2 => leaf(0x143, 0x03c0_003f, 0xfff, 1),
+        3 => leaf(0x163, 0x03c0_003f, 0x3fff, 6),
+        _ => CpuidLeaf::default(),
+    }
+}
+
+/// Leaf 0xb: every vCPU is a package with one core and one thread.
+fn topology_leaf(index: u32, topology: Topology) -> CpuidLeaf {
+    match index {
+        0 => leaf(0, 1, 1 << 8, topology.apic_id),
+        1 => leaf(0, 1, 2 << 8 | 1, topology.apic_id),
+        _ => leaf(0, 0, index & 0xff, topology.apic_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALONE: Topology = Topology { apic_id: 0, count: 1 };
+
+    #[test]
+    fn qemu64_reports_what_the_field_knows_it_by() {
+        let model = CpuModel::find("qemu64").unwrap();
+        assert_eq!(model.cpuid(1, 0, ALONE).edx, 0x078b_fbfd);
+        assert_eq!(model.cpuid(1, 0, ALONE).ecx, 0x8000_2001);
+        assert_eq!(model.cpuid(0x8000_0001, 0, ALONE).edx, 0x2193_fbfd);
+        let text: Vec<u8> = (0x8000_0002..=0x8000_0004)
+            .flat_map(|function| {
+                let leaf = model.cpuid(function, 0, ALONE);
+                [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+            })
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        assert!(text.starts_with(b"QEMU Virtual CPU version 2.5+\0"));
+        let vendor = model.cpuid(0, 0, ALONE);
+        let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat();
+        assert_eq!(name, b"AuthenticAMD");
+    }
+
+    #[test]
+    fn leaves_past_the_end_answer_as_the_highest_basic_one() {
+        let model = CpuModel::find("qemu64").unwrap();
+        assert_eq!(model.cpuid(0x20, 0, ALONE), model.cpuid(0xd, 0, ALONE));
+        assert_eq!(model.cpuid(0x8000_1000, 0, ALONE), model.cpuid(0xd, 0, ALONE));
+        assert!(CpuModel::find("host").is_none());
+    }
+}

@@ -1,0 +1,54 @@
+//! Numbers of the model-specific registers that a CPU model may offer (Intel SDM volume 4; AMD APM
+//! volume 2, appendix A).
+
+/// Time-stamp counter.
+pub const TSC: u32 = 0x10;
+/// APIC base and enable.
+pub const APIC_BASE: u32 = 0x1b;
+/// Microcode revision (Intel: BIOS_SIGN_ID; AMD: PATCH_LEVEL).
+pub const MICROCODE_REVISION: u32 = 0x8b;
+/// MTRR capabilities.
+pub const MTRR_CAPABILITIES: u32 = 0xfe;
+/// Code segment for SYSENTER.
+pub const SYSENTER_CS: u32 = 0x174;
+/// Stack pointer for SYSENTER.
+pub const SYSENTER_ESP: u32 = 0x175;
+/// Entry point for SYSENTER.
+pub const SYSENTER_EIP: u32 = 0x176;
+/// Machine-check capabilities.
+pub const MCG_CAP: u32 = 0x179;
+/// Machine-check status.
+pub const MCG_STATUS: u32 = 0x17a;
+/// Machine-check control.
+pub const MCG_CTL: u32 = 0x17b;
+/// Miscellaneous enables.
+pub const MISC_ENABLE: u32 = 0x1a0;
+/// First of the variable MTRR pairs.
+pub const MTRR_VARIABLE_BASE: u32 = 0x200;
+/// The fixed MTRRs in the order of their ranges.
+pub const MTRR_FIXED: [u32; 11] =
+    [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+/// Page attribute table.
+pub const PAT: u32 = 0x277;
+/// MTRR default type.
+pub const MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+/// First register of the machine-check banks.
+pub const MC0_CTL: u32 = 0x400;
+/// Extended features.
+pub const EFER: u32 = 0xc000_0080;
+/// Segments for SYSCALL and SYSRET.
+pub const STAR: u32 = 0xc000_0081;
+/// SYSCALL entry, 64-bit mode.
+pub const LSTAR: u32 = 0xc000_0082;
+/// SYSCALL entry, compatibility mode.
+pub const CSTAR: u32 = 0xc000_0083;
+/// Flags that SYSCALL clears.
+pub const SYSCALL_MASK: u32 = 0xc000_0084;
+/// FS base.
+pub const FS_BASE: u32 = 0xc000_0100;
+/// GS base.
+pub const GS_BASE: u32 = 0xc000_0101;
+/// The GS base that SWAPGS brings.
+pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
+/// What RDTSCP brings in ECX.
+pub const TSC_AUX: u32 = 0xc000_0103;
