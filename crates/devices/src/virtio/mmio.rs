@@ -1,0 +1,570 @@
+//! The MMIO transport, version 2 (virtio 1.2, section 4.2.2).
+
+use memory::GuestRam;
+use virtio_bindings::bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
+    VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
+use vmstate::{SavedSection, VmState};
+
+use super::queue::{QueueError, QueueState, Virtqueue};
+use super::{QUEUE_SIZE_MAX, VirtioDevice};
+use crate::RestoreError;
+
+/// Bytes of a slot's region.
+pub const VIRTIO_MMIO_SIZE: u64 = 0x200;
+
+/// "virt", least significant byte first.
+const MAGIC: u32 = 0x7472_6976;
+const VERSION: u32 = 2;
+/// "QEMU", least significant byte first: the board is laid out as QEMU's.
+const VENDOR: u32 = 0x554d_4551;
+
+const REG_MAGIC: u64 = 0x000;
+const REG_VERSION: u64 = 0x004;
+const REG_DEVICE_ID: u64 = 0x008;
+const REG_VENDOR_ID: u64 = 0x00c;
+const REG_DEVICE_FEATURES: u64 = 0x010;
+const REG_DEVICE_FEATURES_SELECT: u64 = 0x014;
+const REG_DRIVER_FEATURES: u64 = 0x020;
+const REG_DRIVER_FEATURES_SELECT: u64 = 0x024;
+const REG_QUEUE_SELECT: u64 = 0x030;
+const REG_QUEUE_SIZE_MAX: u64 = 0x034;
+const REG_QUEUE_SIZE: u64 = 0x038;
+const REG_QUEUE_READY: u64 = 0x044;
+const REG_QUEUE_NOTIFY: u64 = 0x050;
+const REG_INTERRUPT_STATUS: u64 = 0x060;
+const REG_INTERRUPT_ACKNOWLEDGE: u64 = 0x064;
+const REG_STATUS: u64 = 0x070;
+const REG_DESCRIPTORS_LOW: u64 = 0x080;
+const REG_DESCRIPTORS_HIGH: u64 = 0x084;
+const REG_AVAILABLE_LOW: u64 = 0x090;
+const REG_AVAILABLE_HIGH: u64 = 0x094;
+const REG_USED_LOW: u64 = 0x0a0;
+const REG_USED_HIGH: u64 = 0x0a4;
+/// Shared memory regions, of which there are none: length and base read as all ones.
+const REG_SHARED_MEMORY: std::ops::Range<u64> = 0x0b0..0x0c0;
+const REG_CONFIG_GENERATION: u64 = 0x0fc;
+const CONFIG_SPACE: u64 = 0x100;
+
+const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
+const DRIVER: u8 = VIRTIO_CONFIG_S_DRIVER as u8;
+const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
+const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
+const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
+const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
+/// The status bits that the driver may set.
+const DRIVER_BITS: u8 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
+
+const INTERRUPT_USED: u8 = 1;
+const INTERRUPT_CONFIG: u8 = 2;
+
+const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+const EVENT_INDEX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+/// What the transport offers for every device.
+const TRANSPORT_FEATURES: u64 = VERSION_1 | EVENT_INDEX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+
+/// Saved state of a virtio device's MMIO transport.
+///
+/// It holds what QEMU's stream holds for the modern interface. A device that QEMU calls broken has
+/// "needs reset" in its status here; requests in flight do not occur.
+#[derive(Clone, Debug, PartialEq, Eq, VmState)]
+#[vmstate(name = "virtio-mmio", version = 1)]
+pub struct VirtioMmioState {
+    /// Features that the device offers; the destination must offer the same.
+    pub device_features: u64,
+    /// Which word of the offered features is read.
+    pub device_features_select: u32,
+    /// Features that the driver has asked for.
+    pub driver_features: u64,
+    /// Which word of the driver's features is written.
+    pub driver_features_select: u32,
+    /// Which queue the queue registers speak of.
+    pub queue_select: u32,
+    /// Device status.
+    pub status: u8,
+    /// Interrupt status: bit 0 used buffers, bit 1 configuration change.
+    pub interrupt_status: u8,
+    /// Generation of the configuration space.
+    pub config_generation: u32,
+    /// Configuration space; the destination must have the same.
+    #[vmstate(max = 256)]
+    pub config: Vec<u8>,
+    /// The queues.
+    #[vmstate(max = 64)]
+    pub queues: Vec<QueueState>,
+}
+
+/// The name of the section that holds a slot's state.
+pub fn virtio_section_name(base: u64, device: &str) -> String {
+    format!("virtio-mmio@{base:016x}/{device}")
+}
+
+/// A slot with a device in it, whatever the device is.
+pub trait VirtioSlot: Send {
+    /// Name of the slot's section in the stream.
+    fn section_name(&self) -> String;
+    /// Reads registers; `offset` is the address less the slot's base.
+    fn read(&mut self, now: u64, offset: u64, data: &mut [u8]);
+    /// Writes registers; `offset` is the address less the slot's base.
+    fn write(&mut self, now: u64, offset: u64, data: &[u8]);
+    /// Level of the interrupt line.
+    fn irq_level(&self) -> bool;
+    /// The section to be sent.
+    fn save_section(&self) -> SavedSection;
+    /// Becomes the slot that was saved.
+    ///
+    /// # Errors
+    /// If the section does not decode, or this slot cannot be what it says; the slot is then
+    /// unchanged.
+    fn restore_section(&mut self, section: &SavedSection) -> Result<(), RestoreError>;
+}
+
+/// A slot without a device: the driver sees device type 0 and leaves it alone (section 4.2.3.1.1).
+#[derive(Debug)]
+pub struct EmptySlot;
+
+impl EmptySlot {
+    /// Reads registers; `offset` is the address less the slot's base.
+    pub fn read(offset: u64, data: &mut [u8]) {
+        let value = match offset {
+            REG_MAGIC => MAGIC,
+            REG_VERSION => VERSION,
+            REG_VENDOR_ID => VENDOR,
+            _ => 0,
+        };
+        if data.len() == 4 {
+            data.copy_from_slice(&value.to_le_bytes());
+        } else {
+            data.fill(0);
+        }
+    }
+}
+
+/// A virtio device in a slot of the board.
+#[derive(Debug)]
+pub struct VirtioMmio<D> {
+    base: u64,
+    device: D,
+    ram: GuestRam,
+    device_features_select: u32,
+    driver_features: u64,
+    driver_features_select: u32,
+    queue_select: u32,
+    status: u8,
+    interrupt_status: u8,
+    config_generation: u32,
+    queues: Vec<Virtqueue>,
+    /// Why the device needs a reset, for the operator.
+    fault: Option<QueueError>,
+}
+
+impl<D: VirtioDevice> VirtioMmio<D> {
+    /// Plugs `device` into the slot at guest-physical address `base`.
+    pub fn new(base: u64, device: D, ram: GuestRam) -> Self {
+        Self {
+            base,
+            device,
+            ram,
+            device_features_select: 0,
+            driver_features: 0,
+            driver_features_select: 0,
+            queue_select: 0,
+            status: 0,
+            interrupt_status: 0,
+            config_generation: 0,
+            queues: Self::fresh_queues(),
+            fault: None,
+        }
+    }
+
+    fn fresh_queues() -> Vec<Virtqueue> {
+        (0..D::QUEUES).map(|_| Virtqueue::new(QUEUE_SIZE_MAX)).collect()
+    }
+
+    /// Name of the slot's section in the stream.
+    pub fn section_name(&self) -> String {
+        virtio_section_name(self.base, D::NAME)
+    }
+
+    /// The device in the slot.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The device in the slot, to reach what backs it.
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// Why the device has come to need a reset, if it has since it was last reset or restored.
+    pub fn fault(&self) -> Option<&QueueError> {
+        self.fault.as_ref()
+    }
+
+    /// Level of the interrupt line.
+    pub fn irq_level(&self) -> bool {
+        self.interrupt_status != 0
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | TRANSPORT_FEATURES
+    }
+
+    /// True while the driver may expect its requests to be served.
+    fn runs(&self) -> bool {
+        self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+    }
+
+    fn selected(&self) -> Option<&Virtqueue> {
+        self.queues.get(self.queue_select as usize)
+    }
+
+    /// Reads registers; `offset` is the address less the slot's base. Registers are 32 bits wide
+    /// and are not read in parts.
+    pub fn read(&mut self, _now: u64, offset: u64, data: &mut [u8]) {
+        if offset >= CONFIG_SPACE {
+            let rest = self.device.config().get((offset - CONFIG_SPACE) as usize..).unwrap_or(&[]);
+            let length = rest.len().min(data.len());
+            data[..length].copy_from_slice(&rest[..length]);
+            data[length..].fill(0);
+        } else if data.len() == 4 {
+            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
+        } else {
+            data.fill(0);
+        }
+    }
+
+    fn read_register(&self, register: u64) -> u32 {
+        match register {
+            REG_MAGIC => MAGIC,
+            REG_VERSION => VERSION,
+            REG_DEVICE_ID => D::DEVICE_ID,
+            REG_VENDOR_ID => VENDOR,
+            REG_DEVICE_FEATURES => match self.device_features_select {
+                0 => self.offered() as u32,
+                1 => (self.offered() >> 32) as u32,
+                _ => 0,
+            },
+            REG_QUEUE_SIZE_MAX => self.selected().map_or(0, |queue| queue.max_size().into()),
+            REG_QUEUE_READY => self.selected().map_or(0, |queue| queue.is_ready().into()),
+            REG_INTERRUPT_STATUS => self.interrupt_status.into(),
+            REG_STATUS => self.status.into(),
+            REG_CONFIG_GENERATION => self.config_generation,
+            _ if REG_SHARED_MEMORY.contains(&register) => u32::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Writes registers; `offset` is the address less the slot's base. No device here has a
+    /// configuration space that the driver can write.
+    pub fn write(&mut self, _now: u64, offset: u64, data: &[u8]) {
+        if let (true, Ok(bytes)) = (offset < CONFIG_SPACE, data.try_into()) {
+            self.write_register(offset, u32::from_le_bytes(bytes));
+        }
+    }
+
+    fn write_register(&mut self, register: u64, value: u32) {
+        match register {
+            REG_DEVICE_FEATURES_SELECT => self.device_features_select = value,
+            REG_DRIVER_FEATURES_SELECT => self.driver_features_select = value,
+            // Once they are agreed on, features stay.
+            REG_DRIVER_FEATURES if self.status & FEATURES_OK == 0 => {
+                match self.driver_features_select {
+                    0 => set_low(&mut self.driver_features, value),
+                    1 => set_high(&mut self.driver_features, value),
+                    _ => (),
+                }
+            }
+            REG_QUEUE_SELECT => self.queue_select = value,
+            REG_QUEUE_READY => self.write_queue_ready(value),
+            REG_QUEUE_NOTIFY => self.notify(value as usize),
+            REG_INTERRUPT_ACKNOWLEDGE => self.interrupt_status &= !(value as u8),
+            REG_STATUS => self.write_status(value as u8),
+            _ => self.write_queue_setup(register, value),
+        }
+    }
+
+    fn write_queue_setup(&mut self, register: u64, value: u32) {
+        let queue = self.queues.get_mut(self.queue_select as usize);
+        let Some(setup) = queue.and_then(Virtqueue::setup_mut) else { return };
+        match register {
+            // What does not fit is kept as a size that no queue can have.
+            REG_QUEUE_SIZE => setup.size = u16::try_from(value).unwrap_or(0),
+            REG_DESCRIPTORS_LOW => set_low(&mut setup.descriptor_table, value),
+            REG_DESCRIPTORS_HIGH => set_high(&mut setup.descriptor_table, value),
+            REG_AVAILABLE_LOW => set_low(&mut setup.available_ring, value),
+            REG_AVAILABLE_HIGH => set_high(&mut setup.available_ring, value),
+            REG_USED_LOW => set_low(&mut setup.used_ring, value),
+            REG_USED_HIGH => set_high(&mut setup.used_ring, value),
+            _ => (),
+        }
+    }
+
+    fn write_queue_ready(&mut self, value: u32) {
+        let event_index = self.event_index();
+        let Some(queue) = self.queues.get_mut(self.queue_select as usize) else { return };
+        let ready = value & 1 != 0;
+        if ready == queue.is_ready() {
+            return;
+        }
+        match queue.set_ready(ready, self.ram.mmap()) {
+            Ok(()) => queue.set_event_index(event_index),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn event_index(&self) -> bool {
+        self.status & FEATURES_OK != 0 && self.driver_features & EVENT_INDEX != 0
+    }
+
+    fn write_status(&mut self, value: u8) {
+        if value == 0 {
+            self.reset();
+            return;
+        }
+        // A driver takes no bit back but by a reset (section 2.1.1).
+        let mut set = value & DRIVER_BITS & !self.status;
+        let acceptable =
+            self.driver_features & !self.offered() == 0 && self.driver_features & VERSION_1 != 0;
+        if !acceptable {
+            set &= !FEATURES_OK;
+        }
+        if (self.status | set) & FEATURES_OK == 0 {
+            set &= !DRIVER_OK;
+        }
+        self.status |= set;
+        if set & FEATURES_OK != 0 {
+            let event_index = self.event_index();
+            for queue in &mut self.queues {
+                queue.set_event_index(event_index);
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        let Self {
+            base: _,
+            device,
+            ram: _,
+            device_features_select,
+            driver_features,
+            driver_features_select,
+            queue_select,
+            status,
+            interrupt_status,
+            config_generation: _,
+            queues,
+            fault,
+        } = self;
+        device.reset();
+        *device_features_select = 0;
+        *driver_features = 0;
+        *driver_features_select = 0;
+        *queue_select = 0;
+        *status = 0;
+        *interrupt_status = 0;
+        *queues = Self::fresh_queues();
+        *fault = None;
+    }
+
+    /// The driver broke a rule: the device stops and says so (section 2.1.2).
+    fn fail(&mut self, error: QueueError) {
+        self.status |= NEEDS_RESET;
+        if self.status & DRIVER_OK != 0 {
+            self.interrupt_status |= INTERRUPT_CONFIG;
+        }
+        self.fault.get_or_insert(error);
+    }
+
+    fn notify(&mut self, index: usize) {
+        if index < self.queues.len() {
+            self.run(|device, queues, ram| device.process(index, queues, ram.mmap()));
+        }
+    }
+
+    /// Lets the device work on its queues, if the driver has started it, and raises the interrupt
+    /// that this calls for.
+    pub(super) fn run<T: Default>(
+        &mut self,
+        work: impl FnOnce(&mut D, &mut [Virtqueue], &GuestRam) -> Result<T, QueueError>,
+    ) -> T {
+        if !self.runs() {
+            return T::default();
+        }
+        let outcome = work(&mut self.device, &mut self.queues, &self.ram);
+        for index in 0..self.queues.len() {
+            match self.queues[index].take_interrupt(self.ram.mmap()) {
+                Ok(true) => self.interrupt_status |= INTERRUPT_USED,
+                Ok(false) => (),
+                Err(error) => self.fail(error),
+            }
+        }
+        outcome.unwrap_or_else(|error| {
+            self.fail(error);
+            T::default()
+        })
+    }
+
+    /// The state to be sent.
+    pub fn save(&self) -> D::State {
+        let Self {
+            base: _,
+            device,
+            ram: _,
+            device_features_select,
+            driver_features,
+            driver_features_select,
+            queue_select,
+            status,
+            interrupt_status,
+            config_generation,
+            queues,
+            fault: _,
+        } = self;
+        let transport = VirtioMmioState {
+            device_features: self.offered(),
+            device_features_select: *device_features_select,
+            driver_features: *driver_features,
+            driver_features_select: *driver_features_select,
+            queue_select: *queue_select,
+            status: *status,
+            interrupt_status: *interrupt_status,
+            config_generation: *config_generation,
+            config: device.config().to_vec(),
+            queues: queues.iter().map(Virtqueue::save).collect(),
+        };
+        // The destination checks the same and refuses, so that a release build loses no request.
+        debug_assert_eq!(in_flight(&transport), None, "a request is in flight");
+        device.save(transport)
+    }
+
+    fn refusal(&self, reason: impl Into<String>) -> RestoreError {
+        RestoreError::new(D::NAME, format!("{}: {}", self.section_name(), reason.into()))
+    }
+
+    /// Becomes the slot that was saved. Guest memory must have its size by now, its contents are
+    /// not looked at.
+    ///
+    /// # Errors
+    /// If the state is none that this slot can be in; the slot is then unchanged.
+    pub fn restore(&mut self, state: &D::State) -> Result<(), RestoreError> {
+        let VirtioMmioState {
+            device_features,
+            device_features_select,
+            driver_features,
+            driver_features_select,
+            queue_select,
+            status,
+            interrupt_status,
+            config_generation,
+            config,
+            queues,
+        } = D::transport(state);
+        let offered = self.offered();
+        if *device_features != offered {
+            return Err(self.refusal(format!(
+                "features {device_features:#x} were offered, here they are {offered:#x}"
+            )));
+        }
+        if config != self.device.config() {
+            return Err(self.refusal("configuration space differs"));
+        }
+        if *status & !(DRIVER_BITS | NEEDS_RESET) != 0 {
+            return Err(self.refusal(format!("status {status:#x} has bits that do not exist")));
+        }
+        if *interrupt_status & !(INTERRUPT_USED | INTERRUPT_CONFIG) != 0 {
+            return Err(self.refusal("interrupt status has bits that do not exist"));
+        }
+        let acceptable = driver_features & !offered == 0 && driver_features & VERSION_1 != 0;
+        if *status & FEATURES_OK != 0 && !acceptable {
+            return Err(
+                self.refusal(format!("features {driver_features:#x} cannot have been agreed on"))
+            );
+        }
+        if *status & DRIVER_OK != 0 && *status & FEATURES_OK == 0 {
+            return Err(self.refusal("driver runs without agreed features"));
+        }
+        if queues.len() != D::QUEUES {
+            let count = queues.len();
+            return Err(self.refusal(format!("{count} queues, here there are {}", D::QUEUES)));
+        }
+        if let Some(index) = in_flight(D::transport(state)) {
+            return Err(self.refusal(format!("queue {index} has requests in flight")));
+        }
+        let event_index = *status & FEATURES_OK != 0 && driver_features & EVENT_INDEX != 0;
+        let mut restored = Vec::with_capacity(queues.len());
+        for (index, queue) in queues.iter().enumerate() {
+            let mut queue = Virtqueue::restored(queue, QUEUE_SIZE_MAX, self.ram.mmap())
+                .map_err(|error| self.refusal(format!("queue {index}: {error}")))?;
+            queue.set_event_index(event_index);
+            restored.push(queue);
+        }
+        self.device.check(state).map_err(|reason| self.refusal(reason))?;
+
+        self.device.restore(state);
+        self.device_features_select = *device_features_select;
+        self.driver_features = *driver_features;
+        self.driver_features_select = *driver_features_select;
+        self.queue_select = *queue_select;
+        self.status = *status;
+        self.interrupt_status = *interrupt_status;
+        self.config_generation = *config_generation;
+        self.queues = restored;
+        self.fault = None;
+        Ok(())
+    }
+}
+
+/// The first queue that has a request taken and not given back. A device that needs a reset may
+/// have one: the chain that was malformed, which the driver gives up with the reset.
+fn in_flight(state: &VirtioMmioState) -> Option<usize> {
+    if state.status & NEEDS_RESET != 0 {
+        return None;
+    }
+    state.queues.iter().position(|queue| queue.next_available != queue.next_used)
+}
+
+fn set_low(register: &mut u64, value: u32) {
+    *register = *register & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(register: &mut u64, value: u32) {
+    *register = *register & u64::from(u32::MAX) | u64::from(value) << 32;
+}
+
+impl<D: VirtioDevice> VirtioSlot for VirtioMmio<D> {
+    fn section_name(&self) -> String {
+        self.section_name()
+    }
+
+    fn read(&mut self, now: u64, offset: u64, data: &mut [u8]) {
+        self.read(now, offset, data);
+    }
+
+    fn write(&mut self, now: u64, offset: u64, data: &[u8]) {
+        self.write(now, offset, data);
+    }
+
+    fn irq_level(&self) -> bool {
+        self.irq_level()
+    }
+
+    fn save_section(&self) -> SavedSection {
+        SavedSection::encode(self.section_name(), 0, &self.save())
+    }
+
+    fn restore_section(&mut self, section: &SavedSection) -> Result<(), RestoreError> {
+        if section.name != self.section_name() || section.instance != 0 {
+            let reason =
+                format!("section {:?} instance {} is another's", section.name, section.instance);
+            return Err(self.refusal(reason));
+        }
+        let state = section.decode().map_err(|error| self.refusal(error.to_string()))?;
+        self.restore(&state)
+    }
+}

@@ -1,0 +1,78 @@
+//! virtio devices (virtio 1.2, OASIS committee specification 01) behind the MMIO transport.
+//!
+//! A device is a [`VirtioDevice`]: it has a type, features, a configuration space and a way to
+//! serve its queues. [`VirtioMmio`] is everything between it and the guest's registers, and is the
+//! same for every device. What a guest sees of a device (features, configuration space, sizes of
+//! queues) follows from the machine configuration alone, never from what backs it on this host.
+
+mod block;
+mod console;
+mod disk;
+mod mmio;
+mod queue;
+mod rng;
+#[cfg(test)]
+mod tests;
+
+use memory::GuestMemory;
+use vmstate::VmState;
+
+pub use block::{BlockConfig, BlockError, VirtioBlock, VirtioBlockState};
+pub use console::{VirtioConsole, VirtioConsoleState};
+pub use disk::{BlockBackend, FileDisk, SECTOR_SIZE};
+pub use mmio::{
+    EmptySlot, VIRTIO_MMIO_SIZE, VirtioMmio, VirtioMmioState, VirtioSlot, virtio_section_name,
+};
+pub use queue::{Chain, QueueError, QueueState, Virtqueue};
+pub use rng::{RngKind, RngSource, VirtioRng, VirtioRngState};
+
+/// Largest size of every queue.
+pub const QUEUE_SIZE_MAX: u16 = 256;
+
+/// A device type behind the transport.
+pub trait VirtioDevice: Send {
+    /// The saved state of a whole slot: the transport's and the device's own.
+    type State: VmState;
+    /// The last part of the section's name, e.g. `virtio-blk`.
+    const NAME: &'static str;
+    /// Device type number (virtio 1.2, section 5).
+    const DEVICE_ID: u32;
+    /// Number of queues.
+    const QUEUES: usize;
+
+    /// Features of the device type that are offered; the transport adds its own.
+    fn features(&self) -> u64;
+
+    /// The configuration space.
+    fn config(&self) -> &[u8];
+
+    /// The driver has made requests available in the queue of this index. All that are taken from
+    /// a queue are given back before this returns.
+    ///
+    /// # Errors
+    /// If the driver broke a rule: the device then needs a reset.
+    fn process(
+        &mut self,
+        index: usize,
+        queues: &mut [Virtqueue],
+        memory: &GuestMemory,
+    ) -> Result<(), QueueError>;
+
+    /// The driver resets the device.
+    fn reset(&mut self);
+
+    /// The state of the slot, from the transport's and the device's own.
+    fn save(&self, transport: VirtioMmioState) -> Self::State;
+
+    /// The transport's part of a state.
+    fn transport(state: &Self::State) -> &VirtioMmioState;
+
+    /// Whether this device can become the one that was saved.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn check(&self, state: &Self::State) -> Result<(), String>;
+
+    /// Becomes the device that was saved; `state` has been checked.
+    fn restore(&mut self, state: &Self::State);
+}
