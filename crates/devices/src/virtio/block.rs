@@ -1,0 +1,239 @@
+//! virtio-blk (virtio 1.2, section 5.2): one queue, requests served one after the other before the
+//! guest's notification ends.
+
+use memory::GuestMemory;
+use virtio_bindings::bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+use vmstate::VmState;
+
+use super::disk::{BlockBackend, SECTOR_SIZE};
+use super::mmio::VirtioMmioState;
+use super::queue::{Chain, QueueError, Virtqueue};
+use super::{QUEUE_SIZE_MAX, VirtioDevice};
+
+const HEADER_SIZE: usize = 16;
+const ID_SIZE: usize = VIRTIO_BLK_ID_BYTES as usize;
+/// Bytes of a request that are moved at once.
+const CHUNK_SIZE: usize = 128 << 10;
+/// Length of the configuration space: up to the block size.
+const CONFIG_SIZE: usize = 24;
+
+/// What the guest sees of a disk; it follows from the machine configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockConfig {
+    /// Capacity in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The guest cannot write.
+    pub read_only: bool,
+    /// The identifier that the guest can ask for, at most 20 bytes.
+    pub id: String,
+}
+
+/// A disk cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// What backs the disk is not as large as the machine says.
+    #[error("disk has {actual} sectors, the machine has one of {expected}")]
+    Capacity {
+        /// Sectors in the machine configuration.
+        expected: u64,
+        /// Sectors of the backend.
+        actual: u64,
+    },
+    /// An identifier that does not fit its field.
+    #[error("disk identifier {0:?} is longer than 20 bytes")]
+    Id(String),
+}
+
+/// Saved state of a virtio-blk slot.
+///
+/// Requests in flight have no place in it: every request is finished, with its status, before the
+/// notification that started it ends, and what was made available and not notified is in the ring.
+#[derive(Clone, Debug, PartialEq, Eq, VmState)]
+#[vmstate(name = "virtio-blk", version = 1)]
+pub struct VirtioBlockState {
+    /// The transport.
+    pub transport: VirtioMmioState,
+}
+
+/// A virtio-blk device.
+pub struct VirtioBlock {
+    sectors: u64,
+    read_only: bool,
+    id: [u8; ID_SIZE],
+    config: [u8; CONFIG_SIZE],
+    backend: Box<dyn BlockBackend>,
+    /// Where bytes are on their way between the backend and guest memory.
+    chunk: Vec<u8>,
+}
+
+impl std::fmt::Debug for VirtioBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VirtioBlock")
+            .field("sectors", &self.sectors)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a request ended.
+struct Outcome {
+    status: u32,
+    /// Bytes of the data part that were written, from its start on.
+    written: u64,
+}
+
+impl Outcome {
+    const IO_ERROR: Self = Self { status: VIRTIO_BLK_S_IOERR, written: 0 };
+    const UNSUPPORTED: Self = Self { status: VIRTIO_BLK_S_UNSUPP, written: 0 };
+
+    fn done(written: u64) -> Self {
+        Self { status: VIRTIO_BLK_S_OK, written }
+    }
+}
+
+impl VirtioBlock {
+    /// A disk as the machine configuration has it, backed by `backend`.
+    ///
+    /// # Errors
+    /// If the backend's capacity is another one: it is then most likely another disk.
+    pub fn new(config: BlockConfig, backend: Box<dyn BlockBackend>) -> Result<Self, BlockError> {
+        let BlockConfig { sectors, read_only, id } = config;
+        if backend.sectors() != sectors {
+            return Err(BlockError::Capacity { expected: sectors, actual: backend.sectors() });
+        }
+        let mut id_field = [0; ID_SIZE];
+        match id_field.get_mut(..id.len()) {
+            Some(field) => field.copy_from_slice(id.as_bytes()),
+            None => return Err(BlockError::Id(id)),
+        }
+        // Section 5.2.4: capacity, size_max, seg_max, geometry (cylinders, heads, sectors), blk_size.
+        let mut config = [0; CONFIG_SIZE];
+        config[..8].copy_from_slice(&sectors.to_le_bytes());
+        // A request has a header and a status besides its segments.
+        config[12..16].copy_from_slice(&u32::from(QUEUE_SIZE_MAX - 2).to_le_bytes());
+        config[20..24].copy_from_slice(&(SECTOR_SIZE as u32).to_le_bytes());
+        let chunk = vec![0; CHUNK_SIZE];
+        Ok(Self { sectors, read_only, id: id_field, config, backend, chunk })
+    }
+
+    /// What backs the disk.
+    pub fn backend_mut(&mut self) -> &mut dyn BlockBackend {
+        &mut *self.backend
+    }
+
+    fn serve(&mut self, chain: &Chain, memory: &GuestMemory) -> Result<u32, QueueError> {
+        let mut header = [0; HEADER_SIZE];
+        if chain.read(memory, 0, &mut header) != HEADER_SIZE {
+            return Err(chain.malformed("its header is short"));
+        }
+        let [a, b, c, d, _, _, _, _, sector @ ..] = header;
+        let kind = u32::from_le_bytes([a, b, c, d]);
+        let sector = u64::from_le_bytes(sector);
+        let Some(room) = chain.writable_length().checked_sub(1) else {
+            return Err(chain.malformed("it has no place for its status"));
+        };
+        let outcome = match kind {
+            VIRTIO_BLK_T_IN => self.read(chain, memory, sector, room),
+            VIRTIO_BLK_T_OUT => {
+                self.write(chain, memory, sector, chain.readable_length() - HEADER_SIZE as u64)
+            }
+            VIRTIO_BLK_T_FLUSH => match self.backend.flush() {
+                Ok(()) => Outcome::done(0),
+                Err(_) => Outcome::IO_ERROR,
+            },
+            VIRTIO_BLK_T_GET_ID => {
+                let length = room.min(ID_SIZE as u64) as usize;
+                Outcome::done(chain.write(memory, 0, &self.id[..length]) as u64)
+            }
+            _ => Outcome::UNSUPPORTED,
+        };
+        chain.write(memory, room, &[outcome.status as u8]);
+        // The length speaks of the bytes from the start on; it counts the status only if nothing
+        // before it was left out.
+        let written = if outcome.written == room { room + 1 } else { outcome.written };
+        Ok(u32::try_from(written).expect("a chain is shorter than 4 GiB"))
+    }
+
+    /// Byte offset of a request that is inside the disk.
+    fn place(&self, sector: u64, length: u64) -> Option<u64> {
+        let end = sector.checked_add(length / SECTOR_SIZE)?;
+        let inside = length.is_multiple_of(SECTOR_SIZE) && end <= self.sectors;
+        if inside { sector.checked_mul(SECTOR_SIZE) } else { None }
+    }
+
+    fn read(&mut self, chain: &Chain, memory: &GuestMemory, sector: u64, length: u64) -> Outcome {
+        let Some(start) = self.place(sector, length) else { return Outcome::IO_ERROR };
+        let mut done = 0;
+        while done < length {
+            let part = &mut self.chunk[..(length - done).min(CHUNK_SIZE as u64) as usize];
+            if self.backend.read_at(start + done, part).is_err() {
+                return Outcome { status: VIRTIO_BLK_S_IOERR, written: done };
+            }
+            chain.write(memory, done, part);
+            done += part.len() as u64;
+        }
+        Outcome::done(done)
+    }
+
+    fn write(&mut self, chain: &Chain, memory: &GuestMemory, sector: u64, length: u64) -> Outcome {
+        let place = self.place(sector, length).filter(|_| !self.read_only);
+        let Some(start) = place else { return Outcome::IO_ERROR };
+        let mut done = 0;
+        while done < length {
+            let part = &mut self.chunk[..(length - done).min(CHUNK_SIZE as u64) as usize];
+            chain.read(memory, HEADER_SIZE as u64 + done, part);
+            if self.backend.write_at(start + done, part).is_err() {
+                return Outcome::IO_ERROR;
+            }
+            done += part.len() as u64;
+        }
+        Outcome::done(0)
+    }
+}
+
+impl VirtioDevice for VirtioBlock {
+    type State = VirtioBlockState;
+    const NAME: &'static str = "virtio-blk";
+    const DEVICE_ID: u32 = 2;
+    const QUEUES: usize = 1;
+
+    fn features(&self) -> u64 {
+        let read_only = if self.read_only { 1 << VIRTIO_BLK_F_RO } else { 0 };
+        1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH | read_only
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn process(
+        &mut self,
+        index: usize,
+        queues: &mut [Virtqueue],
+        memory: &GuestMemory,
+    ) -> Result<(), QueueError> {
+        queues[index].serve(memory, |chain| self.serve(chain, memory))
+    }
+
+    fn reset(&mut self) {}
+
+    fn save(&self, transport: VirtioMmioState) -> VirtioBlockState {
+        let Self { sectors: _, read_only: _, id: _, config: _, backend: _, chunk: _ } = self;
+        VirtioBlockState { transport }
+    }
+
+    fn transport(state: &VirtioBlockState) -> &VirtioMmioState {
+        let VirtioBlockState { transport } = state;
+        transport
+    }
+
+    fn check(&self, _state: &VirtioBlockState) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn restore(&mut self, _state: &VirtioBlockState) {}
+}
