@@ -1,0 +1,390 @@
+//! The machine as a user writes it: a TOML file whose every key may be left out.
+//!
+//! ```toml
+//! type = "ferry-1"
+//! name = "web"
+//! memory = "512M"
+//!
+//! [cpu]
+//! count = 2
+//!
+//! [clock]
+//! mode = "icount"
+//! shift = 0
+//!
+//! [[device]]
+//! kind = "block"
+//! id = "disk0"
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ClockMode, CpuConfig, MachineConfig, RngSource, VirtioKind};
+use crate::error::ConfigError;
+use crate::machine_type::MachineType;
+use crate::size::parse_size;
+use crate::uuid::parse_uuid;
+
+const DEFAULT_NAME: &str = "ferry";
+const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+const SECTOR_BYTES: u64 = 512;
+
+/// A machine with holes, which [`MachineFile::resolve`] fills with defaults. Command-line flags
+/// fill them before that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MachineFile {
+    /// The machine type; the newest if left out.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub machine_type: Option<String>,
+    /// The machine's name; `ferry` if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The machine's UUID; a fresh one if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Memory as a size, `512M`; 256 MiB if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Name of the serial port; `com1` if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Whether there is an HPET; there is one if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hpet: Option<bool>,
+    /// The CPUs.
+    #[serde(default)]
+    pub cpu: CpuFile,
+    /// The clock; the host's if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockFile>,
+    /// The virtio devices, plugged in this order from slot 23 downwards.
+    #[serde(default, rename = "device", skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceFile>,
+}
+
+/// The CPUs of a [`MachineFile`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CpuFile {
+    /// Name of the CPU model; `qemu64` if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How many; 1 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Frequency of the time-stamp counter in kHz; 1,000,000 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tsc_khz: Option<u64>,
+    /// Whether the guest is promised that frequency for life; not if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promise_tsc: Option<bool>,
+}
+
+/// The clock of a [`MachineFile`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "mode", deny_unknown_fields, rename_all = "kebab-case")]
+pub enum ClockFile {
+    /// The host's clock.
+    Host {},
+    /// Counted instructions of 2^`shift` nanoseconds.
+    Icount {
+        /// The shift; 0 if left out.
+        #[serde(default)]
+        shift: u8,
+    },
+}
+
+/// A virtio device of a [`MachineFile`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case")]
+pub enum DeviceFile {
+    /// A block device.
+    #[serde(rename_all = "kebab-case")]
+    Block {
+        /// Name of the device.
+        id: String,
+        /// Serial number; none if left out.
+        #[serde(default)]
+        serial: String,
+        /// Capacity as a size, `16M`; that of the disk's file if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<String>,
+        /// Whether the guest is told not to write; not if left out.
+        #[serde(default)]
+        read_only: bool,
+    },
+    /// An entropy source.
+    Rng {
+        /// Name of the device.
+        id: String,
+        /// Start of the byte generator; the host's entropy if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<u64>,
+    },
+    /// A console.
+    Console {
+        /// Name of the device.
+        id: String,
+    },
+}
+
+/// What a file need not say and this crate cannot know.
+pub struct FreshFacts<'a> {
+    /// A new UUID, for a file that has none.
+    pub uuid: [u8; 16],
+    /// The capacity in sectors of the file behind a disk, by the disk's id, for a disk that has
+    /// no size; `None` if the host names no file for it.
+    pub disk_sectors: &'a dyn Fn(&str) -> Option<u64>,
+}
+
+impl MachineFile {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// No TOML, or a key that there is not; the message has line and column.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// The machine, with every default filled in.
+    ///
+    /// # Errors
+    /// What [`MachineConfig::validate`] refuses, text that cannot be read as what it has to be,
+    /// and a disk whose capacity nobody says.
+    pub fn resolve(&self, fresh: &FreshFacts<'_>) -> Result<MachineConfig, ConfigError> {
+        let MachineFile {
+            machine_type,
+            name,
+            uuid,
+            memory,
+            serial,
+            hpet,
+            cpu: CpuFile { model, count, tsc_khz, promise_tsc },
+            clock,
+            devices,
+        } = self;
+        let uuid = match uuid {
+            None => fresh.uuid,
+            Some(text) => parse_uuid(text).map_err(|error| reason("uuid", &error))?,
+        };
+        let memory_bytes = match memory {
+            None => DEFAULT_MEMORY_BYTES,
+            Some(text) => parse_size(text).map_err(|error| reason("memory", &error))?,
+        };
+        let name = name.as_deref().unwrap_or(DEFAULT_NAME);
+        let mut config = MachineConfig::new(name, uuid, memory_bytes);
+        if let Some(text) = machine_type {
+            config.machine_type =
+                text.parse::<MachineType>().map_err(|error| reason("type", &error))?;
+        }
+        if let Some(id) = serial {
+            config.serial_id.clone_from(id);
+        }
+        config.hpet = hpet.unwrap_or(config.hpet);
+        let default = CpuConfig::default();
+        config.cpus = CpuConfig {
+            model: model.clone().unwrap_or(default.model),
+            count: count.unwrap_or(default.count),
+            tsc_khz: tsc_khz.unwrap_or(default.tsc_khz),
+            promise_tsc: promise_tsc.unwrap_or(default.promise_tsc),
+        };
+        config.clock = match clock {
+            None | Some(ClockFile::Host {}) => ClockMode::Host,
+            Some(ClockFile::Icount { shift }) => ClockMode::Icount { shift: *shift },
+        };
+        for device in devices {
+            config.plug(device.kind(fresh)?)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl DeviceFile {
+    fn kind(&self, fresh: &FreshFacts<'_>) -> Result<VirtioKind, ConfigError> {
+        Ok(match self {
+            DeviceFile::Block { id, serial, size, read_only } => VirtioKind::Block {
+                id: id.clone(),
+                serial: serial.clone(),
+                sectors: match size {
+                    Some(text) => sectors(id, text)?,
+                    None => (fresh.disk_sectors)(id).ok_or_else(|| {
+                        ConfigError::new(id, "it has no size, and no file to take one from")
+                    })?,
+                },
+                read_only: *read_only,
+            },
+            DeviceFile::Rng { id, seed } => VirtioKind::Rng {
+                id: id.clone(),
+                source: match seed {
+                    None => RngSource::Host,
+                    Some(seed) => RngSource::Seeded { seed: *seed },
+                },
+            },
+            DeviceFile::Console { id } => VirtioKind::Console { id: id.clone() },
+        })
+    }
+}
+
+fn sectors(id: &str, text: &str) -> Result<u64, ConfigError> {
+    let bytes = parse_size(text).map_err(|error| reason(id, &error))?;
+    if !bytes.is_multiple_of(SECTOR_BYTES) {
+        return Err(ConfigError::new(id, format!("size {text} is not whole sectors of 512 bytes")));
+    }
+    Ok(bytes / SECTOR_BYTES)
+}
+
+fn reason(subject: &str, error: &dyn std::error::Error) -> ConfigError {
+    ConfigError::new(subject, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::VirtioDevice;
+
+    const UUID: [u8; 16] = [9; 16];
+
+    fn resolve(text: &str) -> Result<MachineConfig, String> {
+        let file = MachineFile::from_toml(text).map_err(|error| error.to_string())?;
+        let sectors = |id: &str| (id == "disk0").then_some(2048);
+        file.resolve(&FreshFacts { uuid: UUID, disk_sectors: &sectors })
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_a_machine() {
+        assert_eq!(resolve("").unwrap(), MachineConfig::new("ferry", UUID, 256 << 20));
+    }
+
+    #[test]
+    fn a_full_file_says_everything() {
+        let config = resolve(
+            r#"
+            type = "ferry-1"
+            name = "web"
+            uuid = "00000000-0000-0000-0000-000000000001"
+            memory = "1G"
+            serial = "tty"
+            hpet = false
+            [cpu]
+            model = "qemu64"
+            count = 4
+            tsc-khz = 2000000
+            promise-tsc = true
+            [clock]
+            mode = "icount"
+            shift = 3
+            [[device]]
+            kind = "block"
+            id = "disk0"
+            serial = "S1"
+            read-only = true
+            [[device]]
+            kind = "block"
+            id = "disk1"
+            size = "1M"
+            [[device]]
+            kind = "rng"
+            id = "rng0"
+            seed = 5
+            [[device]]
+            kind = "console"
+            id = "con0"
+            "#,
+        )
+        .unwrap();
+        let mut uuid = [0; 16];
+        uuid[15] = 1;
+        let block = |id: &str, serial: &str, read_only| VirtioKind::Block {
+            id: id.into(),
+            serial: serial.into(),
+            sectors: 2048,
+            read_only,
+        };
+        let rng = VirtioKind::Rng { id: "rng0".into(), source: RngSource::Seeded { seed: 5 } };
+        let expected = MachineConfig {
+            machine_type: MachineType::Ferry1,
+            name: "web".into(),
+            uuid,
+            cpus: CpuConfig {
+                model: "qemu64".into(),
+                count: 4,
+                tsc_khz: 2_000_000,
+                promise_tsc: true,
+            },
+            memory_bytes: 1 << 30,
+            clock: ClockMode::Icount { shift: 3 },
+            hpet: false,
+            serial_id: "tty".into(),
+            virtio: vec![
+                VirtioDevice { slot: 23, kind: block("disk0", "S1", true) },
+                VirtioDevice { slot: 22, kind: block("disk1", "", false) },
+                VirtioDevice { slot: 21, kind: rng },
+                VirtioDevice { slot: 20, kind: VirtioKind::Console { id: "con0".into() } },
+            ],
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_key_that_there_is_not_is_named() {
+        for (text, key) in [
+            ("memroy = \"1G\"", "memroy"),
+            ("[cpu]\ncuont = 1", "cuont"),
+            ("[clock]\nmode = \"host\"\nshift = 1", "shift"),
+            ("[clock]\nmode = \"guest\"", "guest"),
+            ("[[device]]\nkind = \"console\"\nid = \"a\"\nsize = \"1M\"", "size"),
+            ("[[device]]\nkind = \"gpu\"\nid = \"a\"", "gpu"),
+        ] {
+            let error = resolve(text).unwrap_err();
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        for (text, message) in [
+            (
+                "type = \"ferry-9\"",
+                "type: machine type \"ferry-9\" is unknown here; known: ferry-1",
+            ),
+            ("uuid = \"1\"", "uuid: \"1\" is not a UUID"),
+            ("memory = \"big\"", "memory: \"big\" is not a size"),
+            ("memory = \"1K\"", "memory: 1024 bytes is not a multiple of 4096"),
+            ("[cpu]\ncount = 99", "cpus: 99 is not 1 to 16"),
+            (
+                "[[device]]\nkind = \"block\"\nid = \"disk7\"",
+                "disk7: it has no size, and no file to take one from",
+            ),
+            (
+                "[[device]]\nkind = \"block\"\nid = \"disk7\"\nsize = \"513\"",
+                "disk7: size 513 is not whole sectors of 512 bytes",
+            ),
+        ] {
+            let error = resolve(text).unwrap_err();
+            assert!(error.starts_with(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_survives_being_written() {
+        let file = MachineFile {
+            memory: Some("64K".into()),
+            clock: Some(ClockFile::Host {}),
+            devices: vec![
+                DeviceFile::Rng { id: "rng0".into(), seed: None },
+                DeviceFile::Block {
+                    id: "disk0".into(),
+                    serial: String::new(),
+                    size: None,
+                    read_only: true,
+                },
+            ],
+            ..MachineFile::default()
+        };
+        let text = toml::to_string(&file).unwrap();
+        assert_eq!(MachineFile::from_toml(&text), Ok(file));
+    }
+}

@@ -1,0 +1,85 @@
+//! Machine types: names for what never changes after a release.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::UnknownMachineType;
+
+/// A versioned promise about everything the guest can see that its configuration does not say.
+///
+/// A type that has been released never changes. Whatever the guest could notice goes into the next
+/// type, and a host goes on to run the older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MachineType {
+    /// `ferry-1`, the first. It promises:
+    ///
+    /// - the memory map, ports, interrupt numbers and interrupt sense of [`crate::board`];
+    /// - the fixed devices: two 8259A, an 8254 with port 0x61, an MC146818 clock, one 16550A, two
+    ///   I/O APICs of 24 pins, a local APIC in each CPU, a `fw_cfg` interface with DMA, an ACPI
+    ///   generic event device, an exit port;
+    /// - an HPET of three timers at 100 MHz, if and only if the configuration asks for it;
+    /// - local APIC ids equal to the CPU's index, from 0; CPU 0 is the boot processor; a local
+    ///   APIC timer clock of 1 GHz before its divider;
+    /// - 24 virtio-mmio slots (virtio 1, no legacy interface); which of them hold a device, and
+    ///   that device's capacity, serial number and read-only flag, is for the configuration to say;
+    /// - for each named CPU model the CPUID leaves, MSRs and features of that name;
+    /// - the virtio feature bits, queue counts and queue sizes that the device models of the
+    ///   release offer.
+    ///
+    /// It says nothing about what the guest can change: that is state, and travels as such.
+    Ferry1,
+}
+
+impl MachineType {
+    /// Every machine type that this release can run, oldest first.
+    pub const ALL: &'static [MachineType] = &[MachineType::Ferry1];
+
+    /// The type that a new machine gets when its user names none.
+    pub const NEWEST: MachineType = MachineType::Ferry1;
+
+    /// The name, as it stands in configuration files and in streams.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MachineType::Ferry1 => "ferry-1",
+        }
+    }
+}
+
+impl fmt::Display for MachineType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for MachineType {
+    type Err = UnknownMachineType;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        MachineType::ALL
+            .iter()
+            .copied()
+            .find(|known| known.name() == name)
+            .ok_or_else(|| UnknownMachineType::new(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_to_its_type() {
+        for known in MachineType::ALL {
+            assert_eq!(known.name().parse::<MachineType>().as_ref(), Ok(known));
+            assert_eq!(known.to_string(), known.name());
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_named() {
+        let error = "ferry-9".parse::<MachineType>().unwrap_err();
+        assert_eq!(error.to_string(), "machine type \"ferry-9\" is unknown here; known: ferry-1");
+        assert!("Ferry-1".parse::<MachineType>().is_err());
+        assert!("".parse::<MachineType>().is_err());
+    }
+}
