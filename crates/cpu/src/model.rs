@@ -67,7 +67,6 @@ const fn bits(list: &[u8]) -> u32 {
 }
 
 const HYPERVISOR: u8 = 31;
-const HTT: u8 = 28;
 /// Bits of leaf 1 EDX that AMD repeats in leaf 0x80000001 EDX (AMD APM volume 3, appendix D).
 const AMD_ALIASES: u32 = 0x0183_f3ff;
 
@@ -152,16 +151,11 @@ impl CpuModel {
         match function {
             0 => leaf(self.highest_leaf, vendor(0..4), vendor(8..12), vendor(4..8)),
             1 => {
-                let several = topology.count > 1;
-                // CLFLUSH line of 64 bytes, one logical processor for each package.
-                let ebx = topology.apic_id << 24 | 8 << 8 | u32::from(several) << 16;
-                let edx = self.features_edx;
-                leaf(self.signature, ebx, self.features_ecx | 1 << HYPERVISOR, edx & !(1 << HTT))
+                // CLFLUSH line of 64 bytes; each vCPU is a package with one logical processor.
+                let ebx = topology.apic_id << 24 | 8 << 8;
+                leaf(self.signature, ebx, self.features_ecx | 1 << HYPERVISOR, self.features_edx)
             }
-            2 => leaf(1, 0, 0x4d, 0x002c_307d),
-            4 => cache_leaf(index),
             5 => leaf(0, 0, 3, 0),
-            6 => leaf(4, 0, 0, 0),
             0xb => topology_leaf(index, topology),
             0x4000_0000 => leaf(0x4000_0001, hypervisor(0..4), hypervisor(4..8), hypervisor(8..12)),
             0x8000_0000 => leaf(self.highest_extended, vendor(0..4), vendor(8..12), vendor(4..8)),
@@ -187,18 +181,6 @@ impl CpuModel {
             u32::from_le_bytes(text[start..start + 4].try_into().expect("four bytes"))
         };
         leaf(word(0), word(1), word(2), word(3))
-    }
-}
-
-/// Leaf 4: data and instruction caches of 32 KiB and 8 ways, a unified 4 MiB of 16 ways, a shared
-/// 16 MiB of 16 ways.
-fn cache_leaf(index: u32) -> CpuidLeaf {
-    match index {
-        0 => leaf(0x121, 0x01c0_003f, 0x3f, 1),
-        1 => leaf(0x122, 0x01c0_003f, 0x3f, 1),
-        2 => leaf(0x143, 0x03c0_003f, 0xfff, 1),
-        3 => leaf(0x163, 0x03c0_003f, 0x3fff, 6),
-        _ => CpuidLeaf::default(),
     }
 }
 
