@@ -1,72 +1,15 @@
 //! The MMIO transport, version 2 (virtio 1.2, section 4.2.2).
 
 use memory::GuestRam;
-use virtio_bindings::bindings::virtio_config::{
-    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
-    VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-    VIRTIO_F_VERSION_1,
-};
-use virtio_bindings::bindings::virtio_ring::{
-    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
-};
 use vmstate::{SavedSection, VmState};
 
 use super::queue::{QueueError, QueueState, Virtqueue};
+use super::registers::*;
 use super::{QUEUE_SIZE_MAX, VirtioDevice};
 use crate::RestoreError;
 
 /// Bytes of a slot's region.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x200;
-
-/// "virt", least significant byte first.
-const MAGIC: u32 = 0x7472_6976;
-const VERSION: u32 = 2;
-/// "QEMU", least significant byte first: the board is laid out as QEMU's.
-const VENDOR: u32 = 0x554d_4551;
-
-const REG_MAGIC: u64 = 0x000;
-const REG_VERSION: u64 = 0x004;
-const REG_DEVICE_ID: u64 = 0x008;
-const REG_VENDOR_ID: u64 = 0x00c;
-const REG_DEVICE_FEATURES: u64 = 0x010;
-const REG_DEVICE_FEATURES_SELECT: u64 = 0x014;
-const REG_DRIVER_FEATURES: u64 = 0x020;
-const REG_DRIVER_FEATURES_SELECT: u64 = 0x024;
-const REG_QUEUE_SELECT: u64 = 0x030;
-const REG_QUEUE_SIZE_MAX: u64 = 0x034;
-const REG_QUEUE_SIZE: u64 = 0x038;
-const REG_QUEUE_READY: u64 = 0x044;
-const REG_QUEUE_NOTIFY: u64 = 0x050;
-const REG_INTERRUPT_STATUS: u64 = 0x060;
-const REG_INTERRUPT_ACKNOWLEDGE: u64 = 0x064;
-const REG_STATUS: u64 = 0x070;
-const REG_DESCRIPTORS_LOW: u64 = 0x080;
-const REG_DESCRIPTORS_HIGH: u64 = 0x084;
-const REG_AVAILABLE_LOW: u64 = 0x090;
-const REG_AVAILABLE_HIGH: u64 = 0x094;
-const REG_USED_LOW: u64 = 0x0a0;
-const REG_USED_HIGH: u64 = 0x0a4;
-/// Shared memory regions, of which there are none: length and base read as all ones.
-const REG_SHARED_MEMORY: std::ops::Range<u64> = 0x0b0..0x0c0;
-const REG_CONFIG_GENERATION: u64 = 0x0fc;
-const CONFIG_SPACE: u64 = 0x100;
-
-const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
-const DRIVER: u8 = VIRTIO_CONFIG_S_DRIVER as u8;
-const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
-const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
-const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
-const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
-/// The status bits that the driver may set.
-const DRIVER_BITS: u8 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
-
-const INTERRUPT_USED: u8 = 1;
-const INTERRUPT_CONFIG: u8 = 2;
-
-const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
-const EVENT_INDEX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
-/// What the transport offers for every device.
-const TRANSPORT_FEATURES: u64 = VERSION_1 | EVENT_INDEX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// Saved state of a virtio device's MMIO transport.
 ///
@@ -114,6 +57,10 @@ pub trait VirtioSlot: Send {
     fn write(&mut self, now: u64, offset: u64, data: &[u8]);
     /// Level of the interrupt line.
     fn irq_level(&self) -> bool;
+    /// The next instant at which [`Self::advance`] has something to do; 0 means at once.
+    fn deadline(&self) -> Option<u64>;
+    /// Goes on with what a notification has left undone.
+    fn advance(&mut self, now: u64);
     /// The section to be sent.
     fn save_section(&self) -> SavedSection;
     /// Becomes the slot that was saved.
@@ -209,6 +156,21 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     /// Level of the interrupt line.
     pub fn irq_level(&self) -> bool {
         self.interrupt_status != 0
+    }
+
+    /// The next instant at which [`Self::advance`] has something to do; 0 means at once.
+    pub fn deadline(&self) -> Option<u64> {
+        let work = self.runs() && self.queues.iter().any(Virtqueue::is_unfinished);
+        work.then_some(0)
+    }
+
+    /// Goes on with what a notification has left undone.
+    pub fn advance(&mut self, _now: u64) {
+        for index in 0..self.queues.len() {
+            if self.queues[index].is_unfinished() {
+                self.notify(index);
+            }
+        }
     }
 
     fn offered(&self) -> u64 {
@@ -493,6 +455,10 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             let count = queues.len();
             return Err(self.refusal(format!("{count} queues, here there are {}", D::QUEUES)));
         }
+        let idle = |queue: &QueueState| !queue.ready || *status & DRIVER_OK == 0;
+        if let Some(index) = queues.iter().position(|queue| queue.unfinished && idle(queue)) {
+            return Err(self.refusal(format!("queue {index} is idle and has work left")));
+        }
         if let Some(index) = in_flight(D::transport(state)) {
             return Err(self.refusal(format!("queue {index} has requests in flight")));
         }
@@ -552,6 +518,14 @@ impl<D: VirtioDevice> VirtioSlot for VirtioMmio<D> {
 
     fn irq_level(&self) -> bool {
         self.irq_level()
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.deadline()
+    }
+
+    fn advance(&mut self, now: u64) {
+        self.advance(now);
     }
 
     fn save_section(&self) -> SavedSection {

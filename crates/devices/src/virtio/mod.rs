@@ -10,6 +10,7 @@ mod console;
 mod disk;
 mod mmio;
 mod queue;
+mod registers;
 mod rng;
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,8 @@ pub struct QueueState {
     pub next_available: u16,
     /// Index of the next entry of the used ring that the device will fill.
     pub next_used: u16,
+    /// The driver has told of requests that the device has not come to.
+    pub unfinished: bool,
 }
 
 /// A piece of guest memory, known to be inside RAM.
@@ -168,7 +170,7 @@ impl Chain {
 #[derive(Debug)]
 pub struct Virtqueue {
     max_size: u16,
-    /// What the driver has set up; the indices in it are stale while the queue exists.
+    /// What the driver has set up; the indices are those of `ring`.
     setup: QueueState,
     ring: Queue,
     /// Something was used and the driver has not been told yet.
@@ -233,7 +235,7 @@ impl Virtqueue {
         ready: bool,
         memory: &GuestMemory,
     ) -> Result<(), QueueError> {
-        let state = QueueState { ready, ..self.save() };
+        let state = QueueState { ready, unfinished: false, ..self.save() };
         self.ring = Self::ring_of(&state, self.max_size, memory)?;
         self.setup = state;
         Ok(())
@@ -309,8 +311,10 @@ impl Virtqueue {
         self.ring.enable_notification(memory).map_err(QueueError::Ring)
     }
 
-    /// Takes requests and gives them back until there is none left. `serve` returns how many bytes
-    /// it wrote.
+    /// Takes requests and gives them back until there is none left, but not many more than the
+    /// queue has room for: a driver can let the device's own stores make new requests available
+    /// for ever. What is left then is served when the board next advances the slot. `serve` returns
+    /// how many bytes it wrote.
     ///
     /// # Errors
     /// If the driver broke a rule, or `serve` says so; later requests are left in the ring.
@@ -319,15 +323,24 @@ impl Virtqueue {
         memory: &GuestMemory,
         mut serve: impl FnMut(&Chain) -> Result<u32, QueueError>,
     ) -> Result<(), QueueError> {
-        loop {
-            while let Some(chain) = self.pop(memory)? {
-                let written = serve(&chain)?;
-                self.push(memory, chain, written)?;
-            }
-            if !self.listen(memory)? {
+        self.setup.unfinished = false;
+        for _ in 0..=self.setup.size {
+            let Some(chain) = self.pop(memory)? else {
+                if self.listen(memory)? {
+                    continue;
+                }
                 return Ok(());
-            }
+            };
+            let written = serve(&chain)?;
+            self.push(memory, chain, written)?;
         }
+        self.setup.unfinished = true;
+        Ok(())
+    }
+
+    /// True if [`Self::serve`] has left requests that the driver has told of.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.setup.unfinished
     }
 
     /// True if requests were given back since the last call and the driver wants an interrupt.

@@ -221,7 +221,7 @@ fn states_that_cannot_be_are_refused_and_change_nothing() {
     source.notify(0);
     let good = source.slot.save();
     type Change = fn(&mut VirtioMmioState);
-    let changes: [Change; 19] = [
+    let changes: [Change; 21] = [
         |state| state.device_features ^= 1,
         |state| state.driver_features |= 1 << 40,
         |state| state.driver_features &= !VERSION_1,
@@ -241,6 +241,14 @@ fn states_that_cannot_be_are_refused_and_change_nothing() {
         |state| state.queues[0].used_ring = MEGABYTE - 16,
         |state| state.queues[0].descriptor_table = u64::MAX - 15,
         |state| state.queues[0].next_available = 7,
+        |state| {
+            state.queues[0].ready = false;
+            state.queues[0].unfinished = true;
+        },
+        |state| {
+            state.status &= !4;
+            state.queues[0].unfinished = true;
+        },
     ];
     let mut slot = driver().slot;
     let before = slot.save();
