@@ -1,1 +1,13 @@
-//! Placeholder.
+//! Models of the board's devices: registers, behaviour, and the state that is saved and restored.
+//!
+//! A device here is a plain value. It never starts a thread, never reads a clock and never calls
+//! anybody back: the time (virtual nanoseconds since the machine started, one clock for all
+//! devices) is an argument of every access, output lines are looked at by the board after every
+//! access, and [`deadline`](I8254::deadline) says when the board has to call again. What a device
+//! does is therefore a function of its state, the time and the guest's accesses, and of nothing
+//! else; two devices with equal states behave alike for ever. A `restore` checks the whole state
+//! before it changes anything.
+
+mod error;
+
+pub use error::RestoreError;
