@@ -85,7 +85,7 @@ pub struct CpuFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "mode", deny_unknown_fields, rename_all = "kebab-case")]
 pub enum ClockFile {
-    /// The host's clock.
+    /// The host's clock. The braces make other keys an error.
     Host {},
     /// Counted instructions of 2^`shift` nanoseconds.
     Icount {

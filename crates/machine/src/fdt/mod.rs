@@ -248,6 +248,11 @@ fn is_property_name(name: &str) -> bool {
         && name.bytes().all(|byte| is_name_byte(byte) || matches!(byte, b'?' | b'#'))
 }
 
+/// As much of a name as a message shows.
+fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
 /// The path of the child `name` of the node at `path`.
 pub(crate) fn join(path: &str, name: &str) -> String {
     if path == "/" { format!("/{name}") } else { format!("{path}/{name}") }

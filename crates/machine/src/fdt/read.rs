@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     BEGIN_NODE, END, END_NODE, FdtError, HEADER_BYTES, LAST_COMPATIBLE_VERSION, MAGIC, MAX_BYTES,
     MAX_DEPTH, NOP, Node, PROPERTY, RESERVATIONS_BYTES, STRUCTURE_OFFSET, VERSION, is_node_name,
-    is_property_name, join,
+    is_property_name, join, shown,
 };
 
 /// The tree of a blob. Whatever it returns, [`super::write`] turns into the same bytes again.
@@ -27,7 +27,7 @@ pub fn parse(blob: &[u8]) -> Result<Node, FdtError> {
     }
     let name = reader.node_name()?;
     if !name.is_empty() {
-        return Err(FdtError::NodeName { path: "/".into(), name });
+        return Err(FdtError::NodeName { path: "/".into(), name: shown(&name) });
     }
     let root = reader.node(name, "/", 1)?;
     let offset = reader.offset();
@@ -157,7 +157,10 @@ impl Reader<'_> {
                 BEGIN_NODE => {
                     let name = self.node_name()?;
                     if !is_node_name(&name) {
-                        return Err(FdtError::NodeName { path: path.to_owned(), name });
+                        return Err(FdtError::NodeName {
+                            path: path.to_owned(),
+                            name: shown(&name),
+                        });
                     }
                     let path = join(path, &name);
                     if !children.insert(name.clone()) {
@@ -184,7 +187,7 @@ impl Reader<'_> {
         let name_offset = self.u32("a property")? as usize;
         let name = self.names.resolve(name_offset, offset)?;
         if !is_property_name(&name) {
-            return Err(FdtError::PropertyName { path: path.to_owned(), name });
+            return Err(FdtError::PropertyName { path: path.to_owned(), name: shown(&name) });
         }
         // take() checks the length before anything is copied.
         let value = self.take(length, "a property's value")?.to_vec();
@@ -224,7 +227,7 @@ impl<'a> Names<'a> {
             .ok_or(FdtError::Truncated { offset: self.end, what: "the strings block" })?;
         let name = String::from_utf8_lossy(&rest[..length]).into_owned();
         if !self.seen.insert(name.clone()) {
-            return Err(FdtError::DuplicateString { name });
+            return Err(FdtError::DuplicateString { name: shown(&name) });
         }
         self.known.insert(found, name.clone());
         self.next += length + 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     BEGIN_NODE, END, END_NODE, FdtError, HEADER_BYTES, LAST_COMPATIBLE_VERSION, MAGIC, MAX_BYTES,
     MAX_DEPTH, Node, PROPERTY, RESERVATIONS_BYTES, STRUCTURE_OFFSET, VERSION, is_node_name,
-    is_property_name, join,
+    is_property_name, join, shown,
 };
 
 /// The one blob of a tree.
@@ -15,7 +15,7 @@ use super::{
 /// or the blob too large.
 pub fn write(root: &Node) -> Result<Vec<u8>, FdtError> {
     if !root.name.is_empty() {
-        return Err(FdtError::NodeName { path: "/".into(), name: root.name.clone() });
+        return Err(FdtError::NodeName { path: "/".into(), name: shown(&root.name) });
     }
     let mut writer = Writer::default();
     writer.node(root, "/", 1)?;
@@ -74,12 +74,12 @@ impl Writer {
         let mut names = BTreeSet::new();
         for (name, value) in &node.properties {
             if !is_property_name(name) {
-                return Err(FdtError::PropertyName { path: path.to_owned(), name: name.clone() });
+                return Err(FdtError::PropertyName { path: path.to_owned(), name: shown(name) });
             }
             if !names.insert(name.as_str()) {
                 return Err(FdtError::DuplicateProperty {
                     path: path.to_owned(),
-                    name: name.clone(),
+                    name: shown(name),
                 });
             }
             self.property(name, value)?;
@@ -87,7 +87,7 @@ impl Writer {
         let mut names = BTreeSet::new();
         for child in &node.children {
             if !is_node_name(&child.name) {
-                return Err(FdtError::NodeName { path: path.to_owned(), name: child.name.clone() });
+                return Err(FdtError::NodeName { path: path.to_owned(), name: shown(&child.name) });
             }
             let path = join(path, &child.name);
             if !names.insert(child.name.as_str()) {

@@ -59,7 +59,6 @@ pub(super) fn build(config: &MachineConfig) -> Node {
         .with_cells("#size-cells", &[2])
         .with_strings("compatible", &[&machine_type])
         .with_strings("model", &[&machine_type])
-        .with_cells("interrupt-parent", &[IOAPIC_0_HANDLE])
         .with_strings("ferry,name", &[name])
         .with_strings("ferry,uuid", &[&format_uuid(uuid)])
         .with_child(cpus_node(cpus))

@@ -4,6 +4,27 @@
 //! builds the tree of that configuration and compares the two, node by node and property by
 //! property. So nothing in a tree is skipped, by construction: what the comparison does not expect
 //! is an error with its path, and so is a value that the machine type fixes differently.
+//!
+//! The choices, and where they stand:
+//!
+//! | choice | node | property |
+//! | --- | --- | --- |
+//! | machine type | `/` | `compatible`, after `ferry,` (and the same in `model`) |
+//! | name, UUID | `/` | `ferry,name`, `ferry,uuid` |
+//! | CPU model | `/cpus` | `ferry,model` |
+//! | TSC frequency, promise | `/cpus` | `timebase-frequency` (64 bits, hertz), `ferry,promise-tsc` |
+//! | CPU count | `/cpus/cpu@N` | by how many nodes there are |
+//! | memory | `/memory@0` | the lengths in `reg` |
+//! | clock | `/clock` | `compatible`; `ferry,shift` under icount |
+//! | serial port's name | `/isa/serial@i3f8` | `ferry,id` |
+//! | HPET | `/soc/hpet@fed00000` | by the node being there |
+//! | virtio device, slot | `/soc/virtio@ADDRESS` | first string of `compatible`; the address |
+//! | virtio device's name | `/soc/virtio@ADDRESS` | `ferry,id` |
+//! | disk | `/soc/virtio@ADDRESS` | `ferry,sectors` (64 bits), `ferry,serial` if not empty, `ferry,read-only` |
+//! | entropy source | `/soc/virtio@ADDRESS` | `ferry,seed` (64 bits) if seeded |
+//!
+//! All the rest follows from the machine type and is checked; `tests/golden/ferry-1.dts` shows a
+//! whole tree.
 
 mod build;
 mod compare;

@@ -3,12 +3,12 @@
 //! Needs `dtc` (Debian package device-tree-compiler). Where it is missing the tests say so and
 //! pass, except in CI (the variable `CI` is set), where they fail.
 
-mod common;
-
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use machine::{MachineConfig, fdt};
+
+use crate::common;
 
 /// Runs `dtc` over `input`; returns what it prints, and its complaints. `None` without a `dtc`.
 fn dtc(from: &str, to: &str, input: &[u8]) -> Option<(Vec<u8>, String)> {
