@@ -8,6 +8,11 @@
 //! else; two devices with equal states behave alike for ever. A `restore` checks the whole state
 //! before it changes anything.
 
+pub mod acpi_ged;
 mod error;
+pub mod exit_device;
+pub mod fw_cfg;
+pub mod serial;
+pub mod virtio;
 
 pub use error::RestoreError;
