@@ -76,6 +76,8 @@ fn general(register: R) -> u8 {
         R::BPL => 5,
         R::SIL => 6,
         R::DIL => 7,
+        // Of the byte registers AH, CH, DH and BH take four numbers.
+        _ if register.is_gpr8() && register.number() >= 12 => register.number() as u8 - 4,
         _ => register.number() as u8,
     }
 }
@@ -356,6 +358,18 @@ impl Lowering {
             _ if is_conditional_set(i.mnemonic()) => {
                 op.variant = condition - 1;
                 if to_memory { data::set_memory } else { data::set_register }
+            }
+            // PREFETCH and PREFETCHW have no register form.
+            Mnemonic::Reservednop
+                if !to_memory
+                    && matches!(
+                        i.code(),
+                        Code::Reservednop_rm16_r16_0F0D
+                            | Code::Reservednop_rm32_r32_0F0D
+                            | Code::Reservednop_rm64_r64_0F0D
+                    ) =>
+            {
+                return None;
             }
             Mnemonic::Nop
             | Mnemonic::Reservednop

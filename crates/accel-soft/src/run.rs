@@ -268,6 +268,10 @@ impl Vcpu for SoftVcpu {
         matches!(core.activity, Activity::Halted | Activity::WaitForStartup) && !signalled
     }
 
+    fn wakes(&self, interrupt_pending: bool) -> bool {
+        interrupt_pending && self.core.activity == Activity::Halted && self.core.flag(f::IF)
+    }
+
     fn forget_dirty(&mut self) {
         self.core.tlbs.flush();
     }

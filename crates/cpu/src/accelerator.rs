@@ -129,6 +129,10 @@ pub trait Vcpu: Send {
     /// True if there is nothing to execute until a signal or an interrupt comes.
     fn is_idle(&self) -> bool;
 
+    /// True if an idle vCPU would take up an interrupt that is pending: it is halted with
+    /// interrupts enabled.
+    fn wakes(&self, interrupt_pending: bool) -> bool;
+
     /// Makes every later store mark its page anew: called between a harvest of the dirty log and
     /// the next run.
     fn forget_dirty(&mut self);

@@ -120,13 +120,17 @@ impl Elements {
         result
     }
 
-    /// One operation on one element whose result is rounded to `E`.
+    /// One operation on one element whose result is rounded to `E`, and one with the same digits
+    /// whose exponents stay in range.
     ///
     /// An unmasked underflow is a tiny result, exact or not, where a masked one is tiny and
-    /// inexact. An element with an unmasked overflow or underflow does not report that it is
-    /// inexact: its final result is left to the handler (so do AMD's processors; the SDM says
-    /// nothing).
-    pub(super) fn rounded<E: Element>(&mut self, operation: impl FnOnce(&mut Env) -> E) -> E {
+    /// inexact. With an unmasked overflow or underflow, the result is inexact when it does not fit
+    /// the digits of `E`, whatever its exponent. Source: Intel SDM volume 1, 4.9.1.4 to 4.9.1.6.
+    pub(super) fn rounded<E: Element>(
+        &mut self,
+        operation: impl FnOnce(&mut Env) -> E,
+        in_range: impl FnOnce(&mut Env) -> E,
+    ) -> E {
         self.soft.flags = 0;
         let result = operation(&mut self.soft);
         let mut flags = self.soft.flags;
@@ -134,7 +138,9 @@ impl Elements {
             flags |= UNDERFLOW & self.unmasked;
         }
         if flags & self.unmasked & (OVERFLOW | UNDERFLOW) != 0 {
-            flags &= !PRECISION;
+            self.soft.flags = 0;
+            in_range(&mut self.soft);
+            flags = flags & !PRECISION | self.soft.flags & PRECISION;
         }
         self.flags |= flags;
         result

@@ -7,6 +7,7 @@ use super::Run;
 use super::lanes::{
     bytes, from_dwords, from_qwords, map_bytes, map_dwords, map_qwords, map_words, words,
 };
+use super::swar::{add_bytes, equal_bytes, greater_bytes, max_bytes, min_bytes, sub_bytes};
 use iced_x86::Code;
 
 /// The function of an integer instruction; `None` when `code` is not one.
@@ -80,9 +81,7 @@ fn bitwise(code: Code) -> Option<Run> {
 
 fn add_and_subtract(code: Code) -> Option<Run> {
     Some(match code {
-        Code::Paddb_mm_mmm64 | Code::Paddb_xmm_xmmm128 => {
-            |_, d, s, _| map_bytes(d, s, u8::wrapping_add)
-        }
+        Code::Paddb_mm_mmm64 | Code::Paddb_xmm_xmmm128 => |_, d, s, _| add_bytes(d, s),
         Code::Paddw_mm_mmm64 | Code::Paddw_xmm_xmmm128 => {
             |_, d, s, _| map_words(d, s, u16::wrapping_add)
         }
@@ -92,9 +91,7 @@ fn add_and_subtract(code: Code) -> Option<Run> {
         Code::Paddq_mm_mmm64 | Code::Paddq_xmm_xmmm128 => {
             |_, d, s, _| map_qwords(d, s, u64::wrapping_add)
         }
-        Code::Psubb_mm_mmm64 | Code::Psubb_xmm_xmmm128 => {
-            |_, d, s, _| map_bytes(d, s, u8::wrapping_sub)
-        }
+        Code::Psubb_mm_mmm64 | Code::Psubb_xmm_xmmm128 => |_, d, s, _| sub_bytes(d, s),
         Code::Psubw_mm_mmm64 | Code::Psubw_xmm_xmmm128 => {
             |_, d, s, _| map_words(d, s, u16::wrapping_sub)
         }
@@ -135,26 +132,22 @@ fn add_and_subtract(code: Code) -> Option<Run> {
 /// Comparisons (all ones where true), minima and maxima.
 fn compare(code: Code) -> Option<Run> {
     Some(match code {
-        Code::Pcmpeqb_mm_mmm64 | Code::Pcmpeqb_xmm_xmmm128 => {
-            |_, d, s, _| map_bytes(d, s, |a, b| u8::from(a == b).wrapping_neg())
-        }
+        Code::Pcmpeqb_mm_mmm64 | Code::Pcmpeqb_xmm_xmmm128 => |_, d, s, _| equal_bytes(d, s),
         Code::Pcmpeqw_mm_mmm64 | Code::Pcmpeqw_xmm_xmmm128 => {
             |_, d, s, _| map_words(d, s, |a, b| u16::from(a == b).wrapping_neg())
         }
         Code::Pcmpeqd_mm_mmm64 | Code::Pcmpeqd_xmm_xmmm128 => {
             |_, d, s, _| map_dwords(d, s, |a, b| u32::from(a == b).wrapping_neg())
         }
-        Code::Pcmpgtb_mm_mmm64 | Code::Pcmpgtb_xmm_xmmm128 => {
-            |_, d, s, _| map_bytes(d, s, |a, b| u8::from(a as i8 > b as i8).wrapping_neg())
-        }
+        Code::Pcmpgtb_mm_mmm64 | Code::Pcmpgtb_xmm_xmmm128 => |_, d, s, _| greater_bytes(d, s),
         Code::Pcmpgtw_mm_mmm64 | Code::Pcmpgtw_xmm_xmmm128 => {
             |_, d, s, _| map_words(d, s, |a, b| u16::from(a as i16 > b as i16).wrapping_neg())
         }
         Code::Pcmpgtd_mm_mmm64 | Code::Pcmpgtd_xmm_xmmm128 => {
             |_, d, s, _| map_dwords(d, s, |a, b| u32::from(a as i32 > b as i32).wrapping_neg())
         }
-        Code::Pminub_mm_mmm64 | Code::Pminub_xmm_xmmm128 => |_, d, s, _| map_bytes(d, s, u8::min),
-        Code::Pmaxub_mm_mmm64 | Code::Pmaxub_xmm_xmmm128 => |_, d, s, _| map_bytes(d, s, u8::max),
+        Code::Pminub_mm_mmm64 | Code::Pminub_xmm_xmmm128 => |_, d, s, _| min_bytes(d, s),
+        Code::Pmaxub_mm_mmm64 | Code::Pmaxub_xmm_xmmm128 => |_, d, s, _| max_bytes(d, s),
         Code::Pminsw_mm_mmm64 | Code::Pminsw_xmm_xmmm128 => {
             |_, d, s, _| map_words(d, s, |a, b| (a as i16).min(b as i16) as u16)
         }

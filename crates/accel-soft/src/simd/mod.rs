@@ -22,6 +22,7 @@ mod moves;
 mod operand;
 mod shifts;
 mod shuffles;
+mod swar;
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod tests;
 
@@ -113,9 +114,8 @@ pub const COMPARE_FLAGS: u64 = 0x8d5;
 /// Bit `i` is bit 7 of byte `i`: the byte selection of MASKMOVQ and MASKMOVDQU, and PMOVMSKB.
 pub fn byte_mask(value: u128) -> u16 {
     // The product brings bit 0 of every byte together in the highest byte, lowest first.
-    let gather = |half: u64| {
-        (half >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
-    };
+    let gather =
+        |half: u64| (half >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56;
     (gather(value as u64) | gather((value >> 64) as u64) << 8) as u16
 }
 

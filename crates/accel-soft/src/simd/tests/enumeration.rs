@@ -1,8 +1,8 @@
 //! Every MMX, SSE, SSE2 and SSE3 instruction that Ferry's decoder knows, encoded.
 
 use iced_x86::{
-    Code, CpuidFeature, Decoder, DecoderOptions, Encoder, Instruction, MemoryOperand, MemorySize,
-    OpCodeOperandKind, Register,
+    Code, CpuidFeature, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as Kind,
+    OpKind, Register,
 };
 
 /// One instruction with its operands chosen: XMM1 or MM1 first, XMM2 or MM2 second, RAX, [RDI].
@@ -12,6 +12,8 @@ pub struct Form {
     pub bytes: Vec<u8>,
     /// Has an explicit memory operand.
     pub memory: bool,
+    /// One of many that differ in their immediate only.
+    pub immediate: bool,
 }
 
 /// Not SIMD computations: the integer core or the x87 unit runs these.
@@ -50,75 +52,49 @@ pub fn forms() -> Vec<Form> {
 
 /// `code` with registers only or with a memory operand; `None` where it has no such form.
 pub fn form(code: Code, memory: bool) -> Option<Form> {
-    use OpCodeOperandKind as Kind;
-    let address = MemoryOperand::with_base(Register::RDI);
     let mut instruction = Instruction::default();
     instruction.set_code(code);
-    let mut memory_used = false;
-    let kinds: Vec<Kind> = code.op_code().op_kinds().to_vec();
-    for (index, kind) in kinds.iter().enumerate() {
-        let first = index == 0;
-        let register = match kind {
-            Kind::xmm_reg | Kind::xmm_rm => {
-                if first {
-                    Register::XMM1
-                } else {
-                    Register::XMM2
-                }
+    let mut has_memory = false;
+    for (index, kind) in (0..).zip(code.op_code().op_kinds()) {
+        let kind = match operand(*kind, index == 0, memory) {
+            Place::Register(register) => {
+                instruction.set_op_register(index, register);
+                OpKind::Register
             }
-            Kind::mm_reg | Kind::mm_rm => {
-                if first {
-                    Register::MM1
-                } else {
-                    Register::MM2
-                }
+            Place::Memory => {
+                has_memory = true;
+                instruction.set_memory_base(Register::RDI);
+                OpKind::Memory
             }
-            Kind::r32_reg => Register::EAX,
-            Kind::r64_reg => Register::RAX,
-            Kind::imm8 => {
-                instruction.set_op_kind(index as u32, iced_x86::OpKind::Immediate8);
-                continue;
-            }
-            Kind::seg_rDI => {
-                instruction.set_op_kind(index as u32, iced_x86::OpKind::MemorySegRDI);
-                continue;
-            }
-            Kind::mem => Register::None,
-            either if memory => {
-                let _ = either;
-                Register::None
-            }
-            Kind::xmm_or_mem => {
-                if first {
-                    Register::XMM1
-                } else {
-                    Register::XMM2
-                }
-            }
-            Kind::mm_or_mem => {
-                if first {
-                    Register::MM1
-                } else {
-                    Register::MM2
-                }
-            }
-            Kind::r32_or_mem => Register::EAX,
-            Kind::r64_or_mem => Register::RAX,
-            other => panic!("{code:?} has an operand of kind {other:?}"),
+            Place::Other(kind) => kind,
         };
-        if register == Register::None {
-            memory_used = true;
-            instruction.set_op_kind(index as u32, iced_x86::OpKind::Memory);
-            instruction.set_memory_base(address.base);
-        } else {
-            instruction.set_op_kind(index as u32, iced_x86::OpKind::Register);
-            instruction.set_op_register(index as u32, register);
+        instruction.set_op_kind(index, kind);
+    }
+    (memory == has_memory).then(|| encode(code, &instruction, memory))
+}
+
+enum Place {
+    Register(Register),
+    Memory,
+    Other(OpKind),
+}
+
+fn operand(kind: Kind, first: bool, memory: bool) -> Place {
+    let xmm = if first { Register::XMM1 } else { Register::XMM2 };
+    let mm = if first { Register::MM1 } else { Register::MM2 };
+    match kind {
+        Kind::imm8 => Place::Other(OpKind::Immediate8),
+        Kind::seg_rDI => Place::Other(OpKind::MemorySegRDI),
+        Kind::mem => Place::Memory,
+        Kind::xmm_or_mem | Kind::mm_or_mem | Kind::r32_or_mem | Kind::r64_or_mem if memory => {
+            Place::Memory
         }
+        Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_or_mem => Place::Register(xmm),
+        Kind::mm_reg | Kind::mm_rm | Kind::mm_or_mem => Place::Register(mm),
+        Kind::r32_reg | Kind::r32_or_mem => Place::Register(Register::EAX),
+        Kind::r64_reg | Kind::r64_or_mem => Place::Register(Register::RAX),
+        other => panic!("no operand of kind {other:?}"),
     }
-    if memory != memory_used {
-        return None;
-    }
-    Some(encode(code, &instruction, memory))
 }
 
 fn encode(code: Code, instruction: &Instruction, memory: bool) -> Form {
@@ -127,18 +103,12 @@ fn encode(code: Code, instruction: &Instruction, memory: bool) -> Form {
     let bytes = encoder.take_buffer();
     let instruction = Decoder::new(64, &bytes, DecoderOptions::NONE).decode();
     assert_eq!(instruction.code(), code, "{bytes:x?}");
-    assert!(memory || instruction.memory_size() == MemorySize::Unknown || has_either(code));
-    Form { code, instruction, bytes, memory }
-}
-
-fn has_either(code: Code) -> bool {
-    code.op_code().op_kinds().len() > 1
+    Form { code, instruction, bytes, memory, immediate: has_immediate(code) }
 }
 
 /// The same form with other immediates, where it has one.
 fn with_immediates(form: Form) -> Vec<Form> {
-    let has_immediate = form.code.op_code().op_kinds().contains(&OpCodeOperandKind::imm8);
-    if !has_immediate {
+    if !form.immediate {
         return vec![form];
     }
     let values = (0..40).chain([0x40, 0x4e, 0x7f, 0x80, 0x81, 0xb1, 0xd8, 0xe4, 0xfe, 0xff]);
@@ -149,4 +119,8 @@ fn with_immediates(form: Form) -> Vec<Form> {
             encode(form.code, &instruction, form.memory)
         })
         .collect()
+}
+
+fn has_immediate(code: Code) -> bool {
+    code.op_code().op_kinds().contains(&Kind::imm8)
 }
