@@ -195,7 +195,9 @@ mod tests {
         source.write_registers(0, 2, &[GED_RESET_VALUE]);
         let state = source.save();
         let mut destination = AcpiGed::new();
-        destination.restore(&state).unwrap();
+        let section = vmstate::SavedSection::encode("acpi-ged", 0, &state);
+        assert_eq!(section.data, [0, 0, 0, 2, 0, 1]);
+        destination.restore(&section.decode().unwrap()).unwrap();
         assert_eq!(destination.save(), state);
         assert!(destination.irq_level());
         for odd in [

@@ -100,7 +100,9 @@ mod tests {
         let mut source = ExitDevice::new();
         source.write(0, 0, &[0]);
         let mut destination = ExitDevice::new();
-        destination.restore(&source.save()).unwrap();
+        let section = vmstate::SavedSection::encode("exit-device", 0, &source.save());
+        assert_eq!(section.data, [1, 0]);
+        destination.restore(&section.decode().unwrap()).unwrap();
         assert_eq!(destination.take_exit(), Some(0));
         let odd = ExitState { requested: false, code: 1 };
         assert!(destination.restore(&odd).is_err());

@@ -394,7 +394,9 @@ mod tests {
         source.write(0, 4, &[0, 0, 0, 0]);
         let state = source.save();
         let (mut destination, _) = device();
-        destination.restore(&state).unwrap();
+        let section = vmstate::SavedSection::encode("fw_cfg", 0, &state);
+        assert_eq!(section.data, [0, 0x20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        destination.restore(&section.decode().unwrap()).unwrap();
         assert_eq!(destination.save(), state);
         let mut byte = [0];
         destination.read(0, 1, &mut byte);

@@ -1,5 +1,7 @@
 //! The port as a driver meets it.
 
+use vmstate::SavedSection;
+
 use super::*;
 
 const RBR_THR: u64 = 0;
@@ -347,6 +349,24 @@ fn the_interrupt_identification_follows_from_the_state() {
     assert_eq!(bench.get(IIR_FCR), said);
 }
 
+/// The layout of the section is a promise: this fails when it changes without a new version.
+#[test]
+fn the_section_keeps_its_layout() {
+    let section = SavedSection::encode("serial", 0, &busy().port.save());
+    let expected = [
+        [0, 12, 0, b'z', 3, 0x81, 0, 8, 1, 0xb0].as_slice(),
+        &[0, 0, 0],
+        &[0, 0, 0, 2, b'a', b'b'],
+        &[0, 0, 0, 1, b'z'],
+        &[0, 0],
+        &[1, 0, 0, 0, 0, 0, 0, 3, 0xe8],
+        // 1000 + 4 characters of 7 bits (start, 5 data bits, stop) at 9600 baud, 729166 ns each.
+        &[1, 0, 0, 0, 0, 0, 0x2c, 0x85, 0x20],
+    ];
+    assert_eq!(section.version, 1);
+    assert_eq!(section.data, expected.concat());
+}
+
 #[test]
 fn states_that_cannot_be_are_refused_and_change_nothing() {
     let good = busy().port.save();
@@ -394,8 +414,9 @@ proptest::proptest! {
             bench.port.take_output();
             let state = bench.port.save();
             proptest::prop_assert_eq!(state.check(), Ok(()), "after step {}", index);
+            let section = SavedSection::encode("serial", 0, &state);
             let mut moved = Serial16550::new();
-            moved.restore(&state).unwrap();
+            moved.restore(&section.decode().unwrap()).unwrap();
             proptest::prop_assert_eq!(moved.save(), state);
             proptest::prop_assert_eq!(moved.irq_level(), bench.port.irq_level());
             proptest::prop_assert_eq!(moved.deadline(), bench.port.deadline());

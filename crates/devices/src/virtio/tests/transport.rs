@@ -279,3 +279,33 @@ fn a_section_goes_only_to_its_own_slot() {
     assert!(destination.restore_section(&cut).is_err());
     assert_eq!(destination.save_section(), section);
 }
+
+/// The layout of the section is a promise: this fails when it changes without a new version.
+#[test]
+fn the_section_keeps_its_layout() {
+    let section = started(0).slot.save_section();
+    let expected = [
+        [0, 0, 0, 1, 0x30, 0, 0, 0].as_slice(),
+        // Device feature word, driver features, driver feature word.
+        &[0; 4],
+        &[0, 0, 0, 1, 0, 0, 0, 0],
+        &[0, 0, 0, 1],
+        // Queue, status, interrupt status, generation, no configuration space, one queue.
+        &[0; 4],
+        &[0xf, 0],
+        &[0; 4],
+        &[0; 4],
+        &[0, 0, 0, 1],
+        &[0, 16, 1],
+        &[0, 0, 0, 0, 0, 1, 0, 0],
+        &[0, 0, 0, 0, 0, 1, 0x10, 0],
+        &[0, 0, 0, 0, 0, 1, 0x20, 0],
+        &[0, 0, 0, 0, 0],
+    ]
+    .concat();
+    assert_eq!(section.version, 1);
+    assert_eq!(section.data[..expected.len()], expected);
+    // The entropy device's own: kind and generator.
+    assert_eq!(section.data.len(), expected.len() + 1 + 32);
+    assert_eq!(section.data[expected.len()], 1);
+}
