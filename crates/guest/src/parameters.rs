@@ -20,7 +20,8 @@ impl Flags {
     pub const TSC_UNPROMISED: Self = Self(1 << 3);
     /// The machine does not promise its CPUID across a move.
     pub const CPUID_UNPROMISED: Self = Self(1 << 4);
-    /// There is no RTC, or it follows the host's wall clock.
+    /// There is no RTC, or it follows the host's wall clock. Without this flag its clock is
+    /// compared with the others, and its periodic interrupt is taken through the i8259 pair.
     pub const RTC_UNPROMISED: Self = Self(1 << 5);
     /// The serial port has no interrupt: lines are sent by polling.
     pub const SERIAL_POLLED: Self = Self(1 << 6);
@@ -223,7 +224,7 @@ impl Parameters {
     fn validate(&self) -> Result<(), ParametersError> {
         let memory = self.memory_bytes;
         if !(layout::MEMORY_MIN..=layout::MEMORY_MAX).contains(&memory)
-            || memory % layout::PAGE_SIZE != 0
+            || !memory.is_multiple_of(layout::PAGE_SIZE)
         {
             return Err(ParametersError::Memory(memory));
         }
@@ -235,7 +236,7 @@ impl Parameters {
             .checked_mul(layout::PAGE_SIZE)
             .and_then(|bytes| bytes.checked_add(self.work_address));
         if self.work_address < layout::WORK_AREA_MIN
-            || self.work_address % layout::PAGE_SIZE != 0
+            || !self.work_address.is_multiple_of(layout::PAGE_SIZE)
             || self.work_pages < self.vcpus
             || end.is_none_or(|end| end > memory)
         {

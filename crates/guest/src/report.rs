@@ -11,12 +11,14 @@ pub struct TickCounts {
     pub pit: u64,
     /// HPET timer 0.
     pub hpet: u64,
+    /// RTC, periodic, through the i8259 pair.
+    pub rtc: u64,
 }
 
 impl TickCounts {
     /// All of them.
     pub const fn total(self) -> u64 {
-        self.lapic.wrapping_add(self.pit).wrapping_add(self.hpet)
+        self.lapic.wrapping_add(self.pit).wrapping_add(self.hpet).wrapping_add(self.rtc)
     }
 }
 
@@ -155,6 +157,7 @@ impl Words<'_> {
             lapic: self.after(" lapic ")?,
             pit: self.after(" pit ")?,
             hpet: self.after(" hpet ")?,
+            rtc: self.after(" rtc ")?,
         };
         // The sum is printed from a later reading of the counters than the parts may be.
         let line = RoundLine {

@@ -103,7 +103,18 @@ check_time:
     call check_ticks
     mov rax, r13
     call check_alive
-3:  cmp dword ptr [rip + reference], REFERENCE_NONE
+3:  test dword ptr [PARAMETER_FLAGS], FLAG_RTC_UNPROMISED | FLAG_NO_PIC
+    jnz 9f
+    lea rbx, [rip + rtc_tick]
+    mov r12d, TIMER_RTC
+    call check_ticks
+# Its period is its own: the others' ticks in units of it.
+    mov rax, r13
+    mul qword ptr [PARAMETER_TICK_NS]
+    mov ecx, RTC_PERIOD_NS
+    div rcx
+    call check_alive
+9:  cmp dword ptr [rip + reference], REFERENCE_NONE
     je 7f
     service SERVICE_SAMPLE_CLOCKS
     lea rbx, [rip + clocks]

@@ -95,6 +95,8 @@
     .set DESCRIPTORS_SIZE, SELECTOR_TASK + 16 * MAX_VCPUS
 
 # Interrupt vectors. VECTOR_DONE has one vector for each vCPU so that two never merge.
+    .set VECTOR_PIC, 0x20
+    .set VECTOR_RTC, VECTOR_PIC + 8
     .set VECTOR_LAPIC_TIMER, 0x30
     .set VECTOR_PIT, 0x31
     .set VECTOR_HPET, 0x32
@@ -126,6 +128,7 @@
     .set LAPIC_TIMER_CURRENT, LAPIC + 0x390
     .set LAPIC_TIMER_DIVIDE, LAPIC + 0x3e0
     .set LVT_MASKED, 0x10000
+    .set LVT_EXTERNAL, 0x700
     .set LVT_PERIODIC, 0x20000
     .set ICR_SELF, 0x44000
     .set ICR_OTHERS, 0xc4000
@@ -147,6 +150,11 @@
 # Frequencies in Hz. The local APIC timer counts a bus clock of 1 GHz on this board.
     .set LAPIC_HZ, 1000000000
     .set PIT_HZ, 1193182
+    .set RTC_HZ, 32768
+# The RTC's periodic interrupt: rate 9, 128 Hz.
+    .set RTC_RATE, 9
+    .set RTC_DIVISOR, 256
+    .set RTC_PERIOD_NS, 7812500
 
 # A vCPU's own page, at the base of GS in every ring.
     .set P_SELF, 0x00

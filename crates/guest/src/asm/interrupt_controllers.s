@@ -1,4 +1,4 @@
-# Local APIC, both IOAPICs, and the i8259 pair, which is set up and masked.
+# Local APIC, both IOAPICs, and the i8259 pair, which passes on the RTC's interrupt alone.
 
 lapic_begin:
     mov eax, LAPIC_ID
@@ -34,9 +34,9 @@ pic_begin:
     mov al, 0x11
     out 0x20, al
     out 0xa0, al
-    mov al, 0x20
+    mov al, VECTOR_PIC
     out 0x21, al
-    mov al, 0x28
+    mov al, VECTOR_PIC + 8
     out 0xa1, al
     mov al, 4
     out 0x21, al
@@ -48,6 +48,15 @@ pic_begin:
     mov al, 0xff
     out 0x21, al
     out 0xa1, al
+    test dword ptr [PARAMETER_FLAGS], FLAG_RTC_UNPROMISED
+    jnz 2f
+# The slave's first input, the master's third, and this vCPU's LINT0.
+    mov al, 0xfb
+    out 0x21, al
+    mov al, 0xfe
+    out 0xa1, al
+    mov eax, LAPIC_LVT_LINT0
+    mov dword ptr [rax], LVT_EXTERNAL
 2:  ret
 
 # Every pin masked, with a vector that tells it apart; then the pins in use.

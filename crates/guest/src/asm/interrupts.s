@@ -2,6 +2,7 @@
 
     .balign 4
 interrupt_handlers:
+    .long VECTOR_RTC, rtc_interrupt - ferry_guest_start
     .long VECTOR_LAPIC_TIMER, lapic_timer_interrupt - ferry_guest_start
     .long VECTOR_PIT, pit_interrupt - ferry_guest_start
     .long VECTOR_HPET, hpet_interrupt - ferry_guest_start
@@ -14,6 +15,16 @@ interrupt_handlers:
     .long VECTOR_DONE + 3, done_interrupt_3 - ferry_guest_start
     .long VECTOR_SPURIOUS, spurious_interrupt - ferry_guest_start
     .long 0, 0
+
+# A tick of the timer at RDI. Changes RAX, RDX.
+count_tick:
+    call read_reference
+    inc qword ptr [rdi + TICK_COUNT]
+    mov qword ptr [rdi + TICK_STAMP], rax
+    cmp qword ptr [rdi + TICK_COUNT], 1
+    jne 2f
+    mov qword ptr [rdi + TICK_FIRST], rax
+2:  ret
 
 lapic_timer_interrupt:
     push rdi
@@ -33,17 +44,30 @@ hpet_interrupt:
 tick:
     push rax
     push rdx
-    call read_reference
-    inc qword ptr [rdi + TICK_COUNT]
-    mov qword ptr [rdi + TICK_STAMP], rax
-    cmp qword ptr [rdi + TICK_COUNT], 1
-    jne 2f
-    mov qword ptr [rdi + TICK_FIRST], rax
-2:  pop rdx
+    call count_tick
+    pop rdx
     mov eax, LAPIC_EOI
     mov dword ptr [rax], 0
     pop rax
     pop rdi
+    iretq
+
+# By way of both i8259s; the RTC holds its line until register C is read.
+rtc_interrupt:
+    push rax
+    push rdx
+    push rdi
+    lea rdi, [rip + rtc_tick]
+    call count_tick
+    mov al, 0x0c
+    out 0x70, al
+    in al, 0x71
+    mov al, 0x20
+    out 0xa0, al
+    out 0x20, al
+    pop rdi
+    pop rdx
+    pop rax
     iretq
 
     .macro counting_interrupt name, counter

@@ -301,6 +301,23 @@ check_window:
     pop rax
     call check_words
     jc 3f
+# The page walker has marked the page as read and not as written; writing a word as it was marks it.
+    mov rcx, qword ptr gs:[P_INDEX]
+    lea r10, [rcx * 8 + WINDOW_TABLES + 0x1000]
+    mov edx, 0x20
+    mov rcx, qword ptr [r10]
+    and ecx, 0x60
+    cmp ecx, edx
+    jne 4f
+    mov rax, qword ptr [r9 - 8]
+    mov qword ptr [r9 - 8], rax
+    mov edx, 0x60
+    mov rcx, qword ptr [r10]
+    and ecx, edx
+    cmp ecx, edx
+    jne 4f
     ret
 3:  mov rsi, r9
+    failing CHECK_WINDOW
+4:  mov rsi, r10
     failing CHECK_WINDOW

@@ -195,6 +195,7 @@ put_counts:
     mov rax, rbx
     add rax, qword ptr [rip + pit_tick + TICK_COUNT]
     add rax, qword ptr [rip + hpet_tick + TICK_COUNT]
+    add rax, qword ptr [rip + rtc_tick + TICK_COUNT]
     call put_decimal
     text " lapic "
     decimal rbx
@@ -202,6 +203,8 @@ put_counts:
     decimal "qword ptr [rip + pit_tick + TICK_COUNT]"
     text " hpet "
     decimal "qword ptr [rip + hpet_tick + TICK_COUNT]"
+    text " rtc "
+    decimal "qword ptr [rip + rtc_tick + TICK_COUNT]"
     text ", ipis "
     call count_ipis
     call put_decimal

@@ -214,6 +214,30 @@ timers_begin:
     mov edx, 86400
     mov ecx, 1
     call clock_begin
+    test dword ptr [PARAMETER_FLAGS], FLAG_NO_PIC
+    jnz 4f
+# Its periodic interrupt: the rate, then the enable bit, then whatever was pending is read away.
+    lea rbx, [rip + rtc_tick]
+    mov qword ptr [rbx + TICK_HZ], RTC_HZ
+    mov qword ptr [rbx + TICK_MODULUS], RTC_DIVISOR
+    call read_reference
+    mov qword ptr [rbx + TICK_ARMED], rax
+    mov al, 0x0a
+    out 0x70, al
+    mov al, 0x20 | RTC_RATE
+    out 0x71, al
+    mov al, 0x0b
+    out 0x70, al
+    in al, 0x71
+    or al, 0x40
+    mov ah, al
+    mov al, 0x0b
+    out 0x70, al
+    mov al, ah
+    out 0x71, al
+    mov al, 0x0c
+    out 0x70, al
+    in al, 0x71
 4:  ret
 
 # Timer 0, periodic, edge-triggered, to the lowest pin from 16 up that it may use.

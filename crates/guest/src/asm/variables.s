@@ -53,6 +53,8 @@ pit_tick:
     .fill TICK_SIZE, 1, 0
 hpet_tick:
     .fill TICK_SIZE, 1, 0
+rtc_tick:
+    .fill TICK_SIZE, 1, 0
 # Only the fields that check_alive uses.
 lapic_alive:
     .fill TICK_SIZE, 1, 0
