@@ -1,0 +1,378 @@
+//! The board: every device but the vCPUs, at the addresses of the machine type, with the interrupt
+//! wiring between them. It is passive: the machine tells it the time and which vCPU speaks.
+
+use cpu::{Bus, GeneralProtection, Signal};
+use devices::{
+    AcpiGed, EmptySlot, ExitDevice, FwCfg, FwCfgContents, Hpet, I8254, IoApic, Lapic, PicPair, Power,
+    Rtc, Serial16550,
+};
+use machine::{MachineConfig, board as map};
+use memory::GuestRam;
+
+use crate::clock::Clock;
+use crate::interrupts::Interrupts;
+use crate::slots::{BackendError, Slot};
+
+/// What the guest asked of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A write to the exit device.
+    Exit(u8),
+    /// Power off, by ACPI.
+    PowerOff,
+    /// Reset, by ACPI.
+    Reset,
+}
+
+/// All devices of a machine.
+pub struct Board {
+    pub(crate) clock: Clock,
+    pub(crate) interrupts: Interrupts,
+    pub(crate) pit: I8254,
+    pub(crate) hpet: Option<Hpet>,
+    pub(crate) rtc: Rtc,
+    pub(crate) serial: Serial16550,
+    pub(crate) exit: ExitDevice,
+    pub(crate) ged: AcpiGed,
+    pub(crate) fw_cfg: FwCfg,
+    /// In the order of the configuration: slots descending.
+    pub(crate) slots: Vec<Slot>,
+    /// The vCPU that runs.
+    pub(crate) current: usize,
+    /// Virtual time at which the current run is planned to end at the latest.
+    pub(crate) horizon: u64,
+    attention: bool,
+    request: Option<Request>,
+}
+
+impl Board {
+    /// A board after power-up.
+    ///
+    /// # Errors
+    /// If a disk's back end is not what the configuration promises.
+    pub fn new(config: &MachineConfig, ram: &GuestRam, slots: Vec<Slot>) -> Result<Self, BackendError> {
+        let clock = Clock::new(config);
+        let contents = FwCfgContents {
+            id: config.uuid,
+            cpus: config.cpus.count as u16,
+            ram_size: config.memory_bytes,
+            files: Vec::new(),
+        };
+        let fw_cfg = FwCfg::new(contents, ram.clone()).map_err(BackendError::FwCfg)?;
+        Ok(Self {
+            interrupts: Interrupts::new(config.cpus.count),
+            pit: I8254::new(),
+            hpet: config.hpet.then(Hpet::new),
+            rtc: Rtc::new(clock.epoch_ns()),
+            serial: Serial16550::new(),
+            exit: ExitDevice::new(),
+            ged: AcpiGed::new(),
+            fw_cfg,
+            slots,
+            current: 0,
+            horizon: 0,
+            attention: false,
+            request: None,
+            clock,
+        })
+    }
+
+    /// What the guest asked for since the last call.
+    pub fn take_request(&mut self) -> Option<Request> {
+        self.request.take()
+    }
+
+    /// Takes what the last run asked for attention about.
+    pub(crate) fn clear_attention(&mut self) {
+        self.attention = false;
+    }
+
+    /// Signals for vCPUs, each with its vCPU's number.
+    pub(crate) fn take_signals(&mut self) -> Vec<(usize, Signal)> {
+        self.interrupts.take_signals()
+    }
+
+    /// The next instant at which [`Self::advance`] has something to do.
+    pub fn deadline(&self) -> Option<u64> {
+        let slots = self.slots.iter().filter_map(|slot| slot.device.deadline());
+        [
+            self.interrupts.deadline(),
+            self.pit.deadline(),
+            self.hpet.as_ref().and_then(Hpet::deadline),
+            self.rtc.deadline(),
+            self.serial.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(slots)
+        .min()
+    }
+
+    /// Brings every timer up to `now`.
+    pub fn advance(&mut self, now: u64) {
+        // Deadlines are met one after the other, in their order, so that each edge is seen.
+        while let Some(deadline) = self.deadline().filter(|deadline| *deadline <= now) {
+            // A device that is late by much catches up in one step.
+            let step = if now - deadline > 1_000_000 { now } else { deadline.max(1) };
+            self.advance_to(step);
+            if step == now && self.deadline().is_some_and(|next| next <= now) {
+                self.advance_to(now);
+                break;
+            }
+        }
+        self.advance_to(now);
+    }
+
+    fn advance_to(&mut self, now: u64) {
+        self.interrupts.advance(now);
+        self.pit.advance(now);
+        self.pit_line(now);
+        if self.hpet.is_some() {
+            if let Some(hpet) = &mut self.hpet {
+                hpet.advance(now);
+            }
+            self.hpet_lines(now);
+        }
+        self.rtc.advance(now);
+        self.rtc_line(now);
+        self.serial.advance(now);
+        self.serial_line(now);
+        for index in 0..self.slots.len() {
+            if self.slots[index].device.deadline().is_some() {
+                self.slots[index].device.advance(now);
+                self.slot_line(index, now);
+            }
+        }
+    }
+
+    fn pit_line(&mut self, now: u64) {
+        let replaced = self.hpet.as_ref().is_some_and(Hpet::legacy_mode);
+        if !replaced {
+            self.interrupts.set_isa(map::PIT_IRQ, self.pit.irq_level(), now);
+        }
+    }
+
+    fn rtc_line(&mut self, now: u64) {
+        let replaced = self.hpet.as_ref().is_some_and(Hpet::legacy_mode);
+        if !replaced {
+            self.interrupts.set_isa(map::RTC_IRQ, self.rtc.irq_level(), now);
+        }
+    }
+
+    fn hpet_lines(&mut self, now: u64) {
+        let Some(hpet) = &self.hpet else { return };
+        for (pin, level) in hpet.lines() {
+            self.interrupts.set_pin(pin, level, now);
+        }
+    }
+
+    pub(crate) fn serial_line(&mut self, now: u64) {
+        self.interrupts.set_isa(map::SERIAL_IRQ, self.serial.irq_level(), now);
+    }
+
+    pub(crate) fn ged_line(&mut self, now: u64) {
+        self.interrupts.set_isa(map::GED_IRQ, self.ged.irq_level(), now);
+    }
+
+    pub(crate) fn slot_line(&mut self, index: usize, now: u64) {
+        let slot = &self.slots[index];
+        self.interrupts.set_gsi(map::virtio_gsi(slot.number), slot.device.irq_level(), now);
+    }
+
+    /// After an access: does a deadline or somebody else concern the machine before the run ends?
+    fn look_around(&mut self) {
+        self.attention |= self.request.is_some()
+            || self.interrupts.has_signals()
+            || self.deadline().is_some_and(|deadline| deadline < self.horizon);
+    }
+
+    fn port_read(&mut self, now: u64, port: u64, data: &mut [u8]) {
+        let offset = |region: map::Region| region.contains(port).then(|| port - region.base);
+        if let Some(offset) = offset(map::SERIAL) {
+            self.serial.read(now, offset, data);
+            self.serial_line(now);
+        } else if let Some(offset) = offset(map::PIT) {
+            self.pit.read(now, offset, data);
+            self.pit_line(now);
+        } else if map::PIT_CONTROL.contains(port) {
+            self.pit.read_control(now, data);
+        } else if let Some(offset) = offset(map::RTC) {
+            self.rtc.read(now, offset, data);
+            self.rtc_line(now);
+        } else if is_pic(port) {
+            self.interrupts.pic_read(now, port, data);
+        } else if let Some(offset) = offset(map::FW_CFG) {
+            self.fw_cfg.read(now, offset, data);
+        } else if let Some(offset) = offset(map::EXIT) {
+            self.exit.read(now, offset, data);
+        } else {
+            data.fill(0xff);
+        }
+    }
+
+    fn port_write(&mut self, now: u64, port: u64, data: &[u8]) {
+        let offset = |region: map::Region| region.contains(port).then(|| port - region.base);
+        if let Some(offset) = offset(map::SERIAL) {
+            self.serial.write(now, offset, data);
+            self.serial_line(now);
+        } else if let Some(offset) = offset(map::PIT) {
+            self.pit.write(now, offset, data);
+            self.pit_line(now);
+        } else if map::PIT_CONTROL.contains(port) {
+            self.pit.write_control(now, data);
+            self.pit_line(now);
+        } else if let Some(offset) = offset(map::RTC) {
+            self.rtc.write(now, offset, data);
+            self.rtc_line(now);
+        } else if is_pic(port) {
+            self.interrupts.pic_write(now, port, data);
+        } else if let Some(offset) = offset(map::FW_CFG) {
+            self.fw_cfg.write(now, offset, data);
+        } else if let Some(offset) = offset(map::EXIT) {
+            self.exit.write(now, offset, data);
+            if let Some(code) = self.exit.take_exit() {
+                self.request = Some(Request::Exit(code));
+            }
+        }
+    }
+
+    fn memory_read(&mut self, now: u64, address: u64, data: &mut [u8]) {
+        let offset = |region: map::Region| region.contains(address).then(|| address - region.base);
+        if let Some(offset) = offset(map::LAPIC) {
+            self.interrupts.lapic_read(self.current, now, offset, data);
+        } else if let Some(index) = self.slot_at(address) {
+            let base = map::virtio_region(self.slots[index].number).base;
+            self.slots[index].device.read(now, address - base, data);
+            self.slot_line(index, now);
+        } else if let Some(offset) = offset(map::IOAPIC_0) {
+            self.interrupts.ioapic_read(0, now, offset, data);
+        } else if let Some(offset) = offset(map::IOAPIC_1) {
+            self.interrupts.ioapic_read(1, now, offset, data);
+        } else if let (Some(offset), Some(hpet)) = (offset(map::HPET), &mut self.hpet) {
+            hpet.read(now, offset, data);
+        } else if let Some(offset) = offset(map::GED_EVENTS) {
+            self.ged.read(now, offset, data);
+            self.ged_line(now);
+        } else if let Some(offset) = offset(map::GED_REGISTERS) {
+            self.ged.read_registers(now, offset, data);
+        } else if in_slots(address) {
+            EmptySlot::read((address - map::VIRTIO_BASE) % map::VIRTIO_SLOT_BYTES, data);
+        } else {
+            data.fill(0xff);
+        }
+    }
+
+    fn memory_write(&mut self, now: u64, address: u64, data: &[u8]) {
+        let offset = |region: map::Region| region.contains(address).then(|| address - region.base);
+        if let Some(offset) = offset(map::LAPIC) {
+            self.interrupts.lapic_write(self.current, now, offset, data);
+        } else if let Some(index) = self.slot_at(address) {
+            let base = map::virtio_region(self.slots[index].number).base;
+            self.slots[index].device.write(now, address - base, data);
+            self.slot_line(index, now);
+        } else if let Some(offset) = offset(map::IOAPIC_0) {
+            self.interrupts.ioapic_write(0, now, offset, data);
+        } else if let Some(offset) = offset(map::IOAPIC_1) {
+            self.interrupts.ioapic_write(1, now, offset, data);
+        } else if let Some(offset) = offset(map::HPET).filter(|_| self.hpet.is_some()) {
+            if let Some(hpet) = &mut self.hpet {
+                hpet.write(now, offset, data);
+            }
+            self.hpet_lines(now);
+            self.pit_line(now);
+            self.rtc_line(now);
+        } else if let Some(offset) = offset(map::GED_EVENTS) {
+            self.ged.write(now, offset, data);
+            self.ged_line(now);
+        } else if let Some(offset) = offset(map::GED_REGISTERS) {
+            self.ged.write_registers(now, offset, data);
+            match self.ged.take_power() {
+                Some(Power::Off) => self.request = Some(Request::PowerOff),
+                Some(Power::Reset) => self.request = Some(Request::Reset),
+                None => {}
+            }
+        }
+    }
+
+    fn slot_at(&self, address: u64) -> Option<usize> {
+        if !in_slots(address) {
+            return None;
+        }
+        let number = ((address - map::VIRTIO_BASE) / map::VIRTIO_SLOT_BYTES) as u8;
+        self.slots.iter().position(|slot| slot.number == number)
+    }
+}
+
+fn in_slots(address: u64) -> bool {
+    let length = map::VIRTIO_SLOT_BYTES * u64::from(map::VIRTIO_SLOTS);
+    (map::VIRTIO_BASE..map::VIRTIO_BASE + length).contains(&address)
+}
+
+fn is_pic(port: u64) -> bool {
+    [map::PIC_MASTER, map::PIC_SLAVE, map::PIC_ELCR].into_iter().any(|region| region.contains(port))
+}
+
+impl Bus for Board {
+    fn port_in(&mut self, at: u64, port: u16, size: u8) -> u32 {
+        let now = self.clock.now(at);
+        let mut data = [0; 4];
+        self.port_read(now, port.into(), &mut data[..usize::from(size)]);
+        self.look_around();
+        u32::from_le_bytes(data)
+    }
+
+    fn port_out(&mut self, at: u64, port: u16, size: u8, value: u32) {
+        let now = self.clock.now(at);
+        self.port_write(now, port.into(), &value.to_le_bytes()[..usize::from(size)]);
+        self.look_around();
+    }
+
+    fn mmio_read(&mut self, at: u64, address: u64, data: &mut [u8]) {
+        let now = self.clock.now(at);
+        self.memory_read(now, address, data);
+        self.look_around();
+    }
+
+    fn mmio_write(&mut self, at: u64, address: u64, data: &[u8]) {
+        let now = self.clock.now(at);
+        self.memory_write(now, address, data);
+        self.look_around();
+    }
+
+    fn tsc(&mut self, at: u64) -> u64 {
+        self.clock.tsc(self.clock.now(at))
+    }
+
+    fn apic_base(&mut self) -> u64 {
+        self.interrupts.apic_base(self.current)
+    }
+
+    fn set_apic_base(&mut self, at: u64, value: u64) -> Result<(), GeneralProtection> {
+        let now = self.clock.now(at);
+        self.interrupts.set_apic_base(self.current, now, value).map_err(|()| GeneralProtection)
+    }
+
+    fn task_priority(&mut self) -> u8 {
+        self.interrupts.task_priority(self.current)
+    }
+
+    fn set_task_priority(&mut self, at: u64, value: u8) {
+        let now = self.clock.now(at);
+        self.interrupts.set_task_priority(self.current, now, value);
+        self.look_around();
+    }
+
+    fn interrupt_pending(&mut self) -> bool {
+        self.interrupts.is_pending(self.current)
+    }
+
+    fn acknowledge_interrupt(&mut self, at: u64) -> Option<u8> {
+        let now = self.clock.now(at);
+        self.interrupts.acknowledge(self.current, now)
+    }
+
+    fn attention(&mut self) -> bool {
+        self.attention
+    }
+}
+

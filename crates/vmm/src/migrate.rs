@@ -1,0 +1,216 @@
+//! The machine as the migration engine sees it: a source that runs behind a [`Vm`], and a target
+//! that is built from what arrives.
+
+use machine::{HostConfig, MachineConfig};
+use memory::{DirtyBitmap, GuestRam};
+use migration::{Cause, GiveUpError, MigrationSource, MigrationTarget, Ownership, Refusal, SharedSchemas};
+use vmstate::SavedSection;
+
+use crate::machine::Machine;
+use crate::offer::host_offer;
+use crate::schemas::schemas;
+use crate::vm::{Command, Endpoints, Vm, VmError, VmState};
+
+/// A machine that can be moved away.
+pub struct VmSource {
+    vm: Vm,
+    was_running: bool,
+}
+
+impl Vm {
+    /// This machine as the source of a migration.
+    pub fn source(&self) -> VmSource {
+        VmSource { vm: self.clone(), was_running: self.status().state == VmState::Running }
+    }
+
+    /// What gives this machine's disks up when it is granted away.
+    pub fn ownership(&self) -> VmOwnership {
+        VmOwnership { vm: self.clone() }
+    }
+}
+
+impl MigrationSource for VmSource {
+    fn machine_type(&self) -> String {
+        self.vm.config().machine_type.to_string()
+    }
+
+    fn machine(&self) -> Vec<u8> {
+        self.vm.config().to_fdt().expect("a machine that runs has a valid configuration")
+    }
+
+    fn schemas(&self) -> SharedSchemas {
+        schemas(self.vm.config())
+    }
+
+    fn ram(&self) -> GuestRam {
+        self.vm.ram()
+    }
+
+    fn was_running(&self) -> bool {
+        self.was_running
+    }
+
+    fn start_dirty_log(&mut self) -> Result<(), Cause> {
+        // The software CPU always logs; what was dirtied before now goes with the first round.
+        self.harvest_dirty().map(|_| ())
+    }
+
+    fn stop_dirty_log(&mut self) {}
+
+    fn harvest_dirty(&mut self) -> Result<DirtyBitmap, Cause> {
+        Ok(self.vm.ask(Command::Harvest)?)
+    }
+
+    fn pause(&mut self) -> Result<(), Cause> {
+        Ok(self.vm.pause()?)
+    }
+
+    fn resume(&mut self) -> Result<(), Cause> {
+        Ok(self.vm.resume()?)
+    }
+
+    fn save(&mut self) -> Result<Vec<SavedSection>, Cause> {
+        let mut sections = self.vm.save()?;
+        Machine::set_run_state(&mut sections, self.was_running);
+        Ok(sections)
+    }
+
+    fn throttle(&mut self, percent: u8) -> Result<(), Cause> {
+        self.vm.tell(Command::Throttle(percent));
+        Ok(())
+    }
+}
+
+/// The disks of a machine on its way: the source lets go of them just before the grant. The
+/// destination takes them in [`VmTarget`], before the guest runs.
+pub struct VmOwnership {
+    vm: Vm,
+}
+
+impl Ownership for VmOwnership {
+    fn give_up(&mut self) -> Result<(), GiveUpError> {
+        let given: Result<(), VmError> =
+            self.vm.ask(Command::UnlockDisks).and_then(|unlocked| unlocked);
+        given.map_err(|error| GiveUpError::Kept(error.into()))
+    }
+
+    fn take_over(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+/// Makes the outputs of a machine once its configuration is known.
+type MakeEndpoints = Box<dyn FnOnce(&MachineConfig) -> Endpoints + Send>;
+
+/// A machine that is to be built from a stream.
+pub struct VmTarget {
+    host: HostConfig,
+    endpoints: Option<MakeEndpoints>,
+    machine: Option<Machine>,
+    run_at_once: bool,
+    vm: Option<Vm>,
+}
+
+impl VmTarget {
+    /// A target on a host with this configuration. `endpoints` is asked once, when the machine's
+    /// configuration has arrived.
+    pub fn new(
+        host: HostConfig,
+        endpoints: impl FnOnce(&MachineConfig) -> Endpoints + Send + 'static,
+    ) -> Self {
+        Self {
+            host,
+            endpoints: Some(Box::new(endpoints)),
+            machine: None,
+            run_at_once: false,
+            vm: None,
+        }
+    }
+
+    /// The machine, once it was taken over.
+    pub fn into_vm(self) -> Option<Vm> {
+        self.vm
+    }
+
+    fn built(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("the engine builds before it asks")
+    }
+}
+
+impl MigrationTarget for VmTarget {
+    fn build(&mut self, machine_type: &str, machine: &[u8]) -> Result<(), Refusal> {
+        let config =
+            MachineConfig::from_fdt(machine).map_err(|error| Refusal::new(chain(&error)))?;
+        if config.machine_type.to_string() != machine_type {
+            return Err(Refusal::new(format!(
+                "the stream is of machine type {machine_type:?}, its machine of {:?}",
+                config.machine_type.to_string()
+            )));
+        }
+        let differences = machine::check(&config, &host_offer(&config, &self.host));
+        let reasons = differences.iter().map(ToString::to_string).collect();
+        if let Some(refusal) = Refusal::from_reasons(reasons) {
+            return Err(refusal);
+        }
+        let built = Machine::build(&config, &self.host)
+            .map_err(|error| Refusal::new(chain(&error)))?;
+        self.machine = Some(built);
+        Ok(())
+    }
+
+    fn schemas(&self) -> SharedSchemas {
+        schemas(self.machine.as_ref().expect("the engine builds before it asks").config())
+    }
+
+    fn ram(&self) -> GuestRam {
+        self.machine.as_ref().expect("the engine builds before it asks").ram().clone()
+    }
+
+    fn load(&mut self, sections: &[SavedSection]) -> Result<(), Refusal> {
+        let running = self
+            .built()
+            .restore(sections)
+            .map_err(|error| Refusal::new(chain(&error)))?;
+        self.run_at_once = running;
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<Vec<SavedSection>, Cause> {
+        let running = self.run_at_once;
+        let mut sections = self.built().save()?;
+        Machine::set_run_state(&mut sections, running);
+        Ok(sections)
+    }
+
+    fn run(&mut self) -> Result<(), Cause> {
+        let Some(mut machine) = self.machine.take() else { return Err(VmError::Over.into()) };
+        let locked = machine.lock_disks();
+        let endpoints = self
+            .endpoints
+            .take()
+            .map_or_else(Endpoints::default, |make| make(machine.config()));
+        let vm = Vm::adopt(machine, endpoints);
+        self.vm = Some(vm.clone());
+        locked?;
+        if self.run_at_once {
+            vm.resume()?;
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self) {
+        self.machine = None;
+    }
+}
+
+/// An error with its causes, in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,441 @@
+//! A machine with the thread that runs it.
+//!
+//! One thread owns the [`Machine`] and runs its vCPUs and devices; everybody else speaks to it
+//! through a [`Vm`] handle by commands, which it takes between two runs, when no vCPU holds a
+//! translation in use. A paused machine waits for commands only.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cpu::{AcceleratorError, CpuModel};
+use machine::{HostConfig, MachineConfig};
+use memory::{DirtyBitmap, GuestRam};
+use vmstate::SavedSection;
+
+use crate::board::Request;
+use crate::boot::{self, Boot, BootError};
+use crate::machine::{BuildError, Machine, Stop};
+use crate::slots::BackendError;
+use crate::state::StateError;
+
+/// Instructions between two looks at the commands.
+const LOOK_EVERY: u64 = 500_000;
+/// The longest sleep of an idle machine.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// Keyboard input that waits for the guest at most, in bytes for each device; more is dropped, as
+/// a terminal does.
+const INPUT_LIMIT: usize = 64 * 1024;
+
+/// Why a machine came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest wrote this code to the exit device.
+    Exit(u8),
+    /// The guest powered the machine off.
+    PowerOff,
+    /// The guest reset the machine.
+    Reset,
+    /// A vCPU met a triple fault.
+    Shutdown {
+        /// Which one.
+        vcpu: u32,
+    },
+    /// Ferry failed.
+    Failed(String),
+    /// The operator ended it.
+    Quit,
+}
+
+/// What a machine is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmState {
+    /// The guest runs.
+    Running,
+    /// The guest is paused.
+    Paused,
+    /// Given away by a migration: this process no longer owns it.
+    Gone,
+    /// It has ended.
+    Ended(End),
+}
+
+/// What there is to know at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmStatus {
+    /// What it is doing.
+    pub state: VmState,
+    /// Instructions executed since it first started, on any host.
+    pub instructions: u64,
+    /// Virtual nanoseconds since then.
+    pub virtual_ns: u64,
+    /// Percentage of time taken from the vCPUs.
+    pub throttle: u8,
+}
+
+/// Where the characters of serial port and consoles go, by device id. Those of a device without an
+/// entry are thrown away.
+#[derive(Default)]
+pub struct Endpoints {
+    /// The outputs.
+    pub outputs: BTreeMap<String, Box<dyn Write + Send>>,
+}
+
+/// A machine could not be made or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// It could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// It could not be booted.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The accelerator failed.
+    #[error(transparent)]
+    Accelerator(#[from] AcceleratorError),
+    /// Its state could not be saved or restored.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A disk could not be locked or unlocked.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// It has ended, or was given away.
+    #[error("the machine has ended or was given away")]
+    Over,
+    /// It is running, where it has to be paused.
+    #[error("the machine is running")]
+    Running,
+}
+
+pub(crate) enum Command {
+    Resume(Sender<Result<(), VmError>>),
+    Pause(Sender<Result<(), VmError>>),
+    Harvest(Sender<DirtyBitmap>),
+    Save(Sender<Result<Vec<SavedSection>, VmError>>),
+    Throttle(u8),
+    UnlockDisks(Sender<Result<(), VmError>>),
+    Input(String, Vec<u8>),
+    PowerButton,
+    Quit,
+    Gone,
+}
+
+struct Shared {
+    status: Mutex<VmStatus>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn status(&self) -> MutexGuard<'_, VmStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle on a machine and its thread.
+#[derive(Clone)]
+pub struct Vm {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    config: Arc<MachineConfig>,
+    ram: GuestRam,
+}
+
+impl Vm {
+    /// Builds and boots a new machine, paused.
+    ///
+    /// # Errors
+    /// If this host cannot build it or the boot files cannot be used.
+    pub fn create(
+        config: &MachineConfig,
+        boot: &Boot,
+        host: &HostConfig,
+        endpoints: Endpoints,
+    ) -> Result<Self, VmError> {
+        let mut machine = Machine::build(config, host)?;
+        machine.lock_disks()?;
+        let model = CpuModel::find(&config.cpus.model)
+            .ok_or_else(|| BuildError::CpuModel(config.cpus.model.clone()))?;
+        let state = boot::prepare(boot, config, model, machine.ram())?;
+        machine.start_at(&state)?;
+        Ok(Self::adopt(machine, endpoints))
+    }
+
+    /// Puts a thread behind a machine, which stays paused.
+    pub fn adopt(machine: Machine, endpoints: Endpoints) -> Self {
+        let (commands, orders) = channel();
+        let config = Arc::new(machine.config().clone());
+        let ram = machine.ram().clone();
+        let status = VmStatus {
+            state: VmState::Paused,
+            instructions: machine.instructions(),
+            virtual_ns: 0,
+            throttle: 0,
+        };
+        let shared = Arc::new(Shared { status: Mutex::new(status), changed: Condvar::new() });
+        let worker = Worker {
+            machine,
+            orders,
+            shared: Arc::clone(&shared),
+            endpoints,
+            input: BTreeMap::new(),
+            running: false,
+            throttle: 0,
+        };
+        thread::Builder::new()
+            .name("machine".to_owned())
+            .spawn(move || worker.work())
+            .expect("a thread can be started");
+        Self { commands, shared, config, ram }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Guest memory.
+    pub fn ram(&self) -> GuestRam {
+        self.ram.clone()
+    }
+
+    /// Asks the thread and waits for the answer.
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, VmError> {
+        let (reply, answer) = channel();
+        self.commands.send(command(reply)).map_err(|_| VmError::Over)?;
+        answer.recv().map_err(|_| VmError::Over)
+    }
+
+    pub(crate) fn tell(&self, command: Command) {
+        // A machine that has ended needs telling nothing.
+        let _ = self.commands.send(command);
+    }
+
+    /// Lets the guest run.
+    ///
+    /// # Errors
+    /// If the machine is over.
+    pub fn resume(&self) -> Result<(), VmError> {
+        self.ask(Command::Resume)?
+    }
+
+    /// Stops the guest and its clock.
+    ///
+    /// # Errors
+    /// If the machine is over.
+    pub fn pause(&self) -> Result<(), VmError> {
+        self.ask(Command::Pause)?
+    }
+
+    /// Ends the machine.
+    pub fn quit(&self) {
+        self.tell(Command::Quit);
+    }
+
+    /// Ends the thread of a machine that was given away.
+    pub fn set_gone(&self) {
+        self.tell(Command::Gone);
+    }
+
+    /// Types on the serial port or a console.
+    pub fn input(&self, id: &str, bytes: &[u8]) {
+        self.tell(Command::Input(id.to_owned(), bytes.to_owned()));
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        self.tell(Command::PowerButton);
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> VmStatus {
+        self.shared.status().clone()
+    }
+
+    /// Waits until the machine has ended or was given away.
+    pub fn wait(&self) -> VmState {
+        let mut status = self.shared.status();
+        loop {
+            if matches!(status.state, VmState::Gone | VmState::Ended(_)) {
+                return status.state.clone();
+            }
+            status = self.shared.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The state of every device and vCPU of a paused machine.
+    ///
+    /// # Errors
+    /// If it runs or is over.
+    pub fn save(&self) -> Result<Vec<SavedSection>, VmError> {
+        self.ask(Command::Save)?
+    }
+}
+
+struct Worker {
+    machine: Machine,
+    orders: Receiver<Command>,
+    shared: Arc<Shared>,
+    endpoints: Endpoints,
+    input: BTreeMap<String, VecDeque<u8>>,
+    running: bool,
+    throttle: u8,
+}
+
+/// How the thread ends.
+enum Over {
+    Gone,
+    Ended(End),
+}
+
+impl Worker {
+    fn work(mut self) {
+        let over = loop {
+            let waited = if self.running { self.take_waiting() } else { self.wait_for(None) };
+            if let Err(over) = waited {
+                break over;
+            }
+            if !self.running {
+                continue;
+            }
+            if let Err(over) = self.run_once() {
+                break over;
+            }
+        };
+        self.machine.pause();
+        self.flush();
+        self.publish(match over {
+            Over::Gone => VmState::Gone,
+            Over::Ended(end) => VmState::Ended(end),
+        });
+    }
+
+    fn publish(&self, state: VmState) {
+        *self.shared.status() = VmStatus {
+            state,
+            instructions: self.machine.instructions(),
+            virtual_ns: self.machine.virtual_ns(),
+            throttle: self.throttle,
+        };
+        self.shared.changed.notify_all();
+    }
+
+    fn publish_running(&self) {
+        self.publish(if self.running { VmState::Running } else { VmState::Paused });
+    }
+
+    fn take_waiting(&mut self) -> Result<(), Over> {
+        loop {
+            match self.orders.try_recv() {
+                Ok(command) => self.obey(command)?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Over::Ended(End::Quit)),
+            }
+        }
+    }
+
+    /// Waits for a command, at most for some time.
+    fn wait_for(&mut self, longest: Option<Duration>) -> Result<(), Over> {
+        let received = match longest {
+            Some(longest) => self.orders.recv_timeout(longest),
+            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(command) => self.obey(command),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => Err(Over::Ended(End::Quit)),
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Over> {
+        // Whoever asked may have gone meanwhile; that is no matter to the machine.
+        match command {
+            Command::Resume(reply) => {
+                self.machine.resume();
+                self.running = true;
+                self.publish_running();
+                let _ = reply.send(Ok(()));
+            }
+            Command::Pause(reply) => {
+                self.machine.pause();
+                self.flush();
+                self.running = false;
+                self.publish_running();
+                let _ = reply.send(Ok(()));
+            }
+            Command::Harvest(reply) => {
+                let _ = reply.send(self.machine.harvest_dirty());
+            }
+            Command::Save(reply) => {
+                let saved = if self.running {
+                    Err(VmError::Running)
+                } else {
+                    self.machine.save().map_err(VmError::from)
+                };
+                let _ = reply.send(saved);
+            }
+            Command::Throttle(percent) => {
+                self.throttle = percent.min(99);
+                self.publish_running();
+            }
+            Command::UnlockDisks(reply) => {
+                let _ = reply.send(self.machine.unlock_disks().map_err(VmError::from));
+            }
+            Command::Input(id, bytes) => {
+                let waiting = self.input.entry(id).or_default();
+                let room = INPUT_LIMIT.saturating_sub(waiting.len());
+                waiting.extend(bytes.into_iter().take(room));
+                self.feed();
+            }
+            Command::PowerButton => self.machine.press_power_button(),
+            Command::Quit => return Err(Over::Ended(End::Quit)),
+            Command::Gone => return Err(Over::Gone),
+        }
+        Ok(())
+    }
+
+    fn run_once(&mut self) -> Result<(), Over> {
+        self.feed();
+        let started = Instant::now();
+        let stop = self.machine.run(LOOK_EVERY);
+        let took = started.elapsed();
+        self.flush();
+        match stop {
+            Ok(Stop::Look) => {}
+            Ok(Stop::Idle(wait)) => return self.wait_for(Some(wait.min(LONGEST_SLEEP))),
+            Ok(Stop::Asleep) => return self.wait_for(Some(LONGEST_SLEEP)),
+            Ok(Stop::Request(Request::Exit(code))) => return Err(Over::Ended(End::Exit(code))),
+            Ok(Stop::Request(Request::PowerOff)) => return Err(Over::Ended(End::PowerOff)),
+            Ok(Stop::Request(Request::Reset)) => return Err(Over::Ended(End::Reset)),
+            Ok(Stop::Shutdown(vcpu)) => return Err(Over::Ended(End::Shutdown { vcpu })),
+            Err(error) => return Err(Over::Ended(End::Failed(error.to_string()))),
+        }
+        if self.throttle > 0 {
+            let share = u32::from(self.throttle);
+            return self.wait_for(Some(took * share / (100 - share)));
+        }
+        Ok(())
+    }
+
+    /// Hands waiting input to the devices, as much as they take.
+    fn feed(&mut self) {
+        for (id, waiting) in &mut self.input {
+            if !waiting.is_empty() {
+                let taken = self.machine.input(id, waiting.make_contiguous());
+                waiting.drain(..taken);
+            }
+        }
+    }
+
+    /// Hands what the devices have written to its endpoints.
+    fn flush(&mut self) {
+        for (id, bytes) in self.machine.take_output() {
+            if let Some(output) = self.endpoints.outputs.get_mut(&id) {
+                // An endpoint that is gone does not stop the guest.
+                let _ = output.write_all(&bytes).and_then(|()| output.flush());
+            }
+        }
+    }
+}
