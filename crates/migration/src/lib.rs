@@ -3,9 +3,34 @@
 //! threads that drive them. It moves anything that implements [`MigrationSource`] and
 //! [`MigrationTarget`]; it never knows a device, an accelerator or a kind of guest, never opens a
 //! socket by itself, and never decides by a silence that a guest may run.
+//!
+//! Start with [`handover`], which says for every message who may run. `docs/migration.md` has the
+//! protocol in prose.
 
+mod bandwidth;
+mod cancel;
+mod convergence;
+mod destination;
+mod digest;
+pub mod envelope;
+mod error;
+pub mod handover;
 mod migratable;
+mod observer;
+mod outbound;
+mod peer;
+mod queue;
+mod settings;
+mod source;
 
+pub use cancel::Cancel;
+pub use convergence::{NotConverging, RoundStats};
+pub use destination::{receive, restore_from};
+pub use error::{Failure, MigrationError, Outcome, Received, Standing};
 pub use migratable::{
-    Cause, GiveUpError, MigrationSource, MigrationTarget, NoArbiter, Ownership, Refusal, SharedSchemas,
+    Cause, GiveUpError, MigrationSource, MigrationTarget, NoArbiter, Ownership, Refusal,
+    SharedSchemas,
 };
+pub use observer::{Observer, Phase, Progress, Silent};
+pub use settings::{Settings, Verify};
+pub use source::{migrate, save_to};

@@ -1,0 +1,247 @@
+//! The way in through the envelope.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use transport::{Channel, Control};
+
+use super::link::DestinationLink;
+use crate::cancel::Cancel;
+use crate::envelope::{FrameError, FromDestination, FromSource, Hello, Kind, Role, SourceFrame};
+use crate::error::Failure;
+use crate::handover::Digest;
+use crate::outbound::{Framing, Interrupt, Outbound, SendError};
+use crate::peer::{Ear, Heard, Silence};
+use crate::queue::Queue;
+use crate::settings::Settings;
+
+/// How often the source hears how far the stream has come.
+const PROGRESS: Duration = Duration::from_millis(200);
+/// How long the source may take to hear a last word and to end the channel.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// Emptied buffers that wait to be filled again.
+const SPARE: usize = 10;
+
+/// A frame from the source, with a buffer of its own.
+enum Piece {
+    Stream(Vec<u8>),
+    Message(FromSource),
+}
+
+pub(super) struct EnvelopeLink {
+    out: Outbound<Box<dyn Write + Send>>,
+    ear: Ear<Piece>,
+    control: Arc<dyn Control>,
+    spare: Queue<Vec<u8>>,
+    cancel: Cancel,
+    settings: Settings,
+    stream_bytes: u64,
+    reported_at: Instant,
+    /// The source has offered: the stream is complete.
+    offered: bool,
+    /// The source cannot be told anything any more.
+    over: bool,
+}
+
+impl EnvelopeLink {
+    pub(super) fn new(
+        channel: Channel,
+        settings: &Settings,
+        cancel: &Cancel,
+    ) -> Result<Self, Failure> {
+        let Channel { reader, writer, control, peer: _ } = channel;
+        let own = Hello::new(Role::Destination);
+        // What this side says is short. It is said even if the operator wants it to end.
+        let interrupt = Interrupt {
+            cancel: Cancel::new(),
+            peer_spoke: Arc::default(),
+            committed: Arc::default(),
+        };
+        let out = Outbound::start(writer, Framing::Envelope, None, settings.io_timeout, interrupt)
+            .map_err(Failure::Channel)?;
+        let spare: Queue<Vec<u8>> = Queue::new(SPARE);
+        let emptied = spare.clone();
+        let take = move |kind, payload: &mut Vec<u8>| {
+            Ok(Some(match SourceFrame::decode(kind, payload)? {
+                SourceFrame::Message(message) => Piece::Message(message),
+                SourceFrame::Stream(_) => {
+                    debug_assert_eq!(kind, Kind::Stream);
+                    let next = emptied.pop(Duration::ZERO).unwrap_or_default();
+                    Piece::Stream(std::mem::replace(payload, next))
+                }
+            }))
+        };
+        let ear =
+            Ear::start(reader, control.clone(), own, take, |_| {}).map_err(Failure::Channel)?;
+        out.begin(own.encode().to_vec());
+        Ok(Self {
+            out,
+            ear,
+            control,
+            spare,
+            cancel: cancel.clone(),
+            settings: settings.clone(),
+            stream_bytes: 0,
+            reported_at: Instant::now(),
+            offered: false,
+            over: false,
+        })
+    }
+
+    fn hear(&mut self, doing: &'static str, limit: Duration) -> Result<Heard<Piece>, Failure> {
+        match self.ear.hear(limit, Some(&self.cancel)) {
+            Ok(Heard::Lost(source)) => {
+                self.over = true;
+                Err(Failure::Link { doing, source })
+            }
+            Ok(Heard::Frame(Piece::Message(FromSource::Cancel { reason }))) => {
+                Err(Failure::CancelledBySource(reason))
+            }
+            Ok(heard) => Ok(heard),
+            Err(Silence::Cancelled) => Err(Failure::Cancelled),
+            Err(Silence::TimedOut) => Err(Failure::TimedOut { doing, limit }),
+            Err(Silence::Over) => {
+                self.over = true;
+                Err(Failure::Link { doing, source: FrameError::Closed })
+            }
+        }
+    }
+
+    fn send(&mut self, message: &FromDestination, doing: &'static str) -> Result<(), Failure> {
+        self.out.send(message.encode()).map_err(|error| match error {
+            SendError::Io(source) => Failure::Send { doing, source },
+            SendError::TimedOut(limit) => Failure::TimedOut { doing, limit },
+            SendError::Interrupted | SendError::Overdue => Failure::Cancelled,
+        })
+    }
+
+    /// Says something that no answer is expected to, and lets the source end the channel.
+    fn last_word(&mut self, message: &FromDestination) {
+        if self.over {
+            return;
+        }
+        self.over = true;
+        self.out.send_instead(message.encode());
+        if !self.out.settle(LAST_WORD) {
+            return;
+        }
+        // A channel that is closed with unread bytes in it may lose what was said last.
+        let until = Instant::now() + LAST_WORD;
+        while Instant::now() < until {
+            match self.ear.hear(until.saturating_duration_since(Instant::now()), None) {
+                Ok(Heard::Frame(_) | Heard::Hello(_)) => {}
+                Ok(Heard::Lost(_) | Heard::NoAgreement(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+fn message_name(message: &FromSource) -> &'static str {
+    match message {
+        FromSource::Sync { .. } => "Sync",
+        FromSource::Offered { .. } => "Offered",
+        FromSource::Grant { .. } => "Grant",
+        FromSource::Cancel { .. } => "Cancel",
+    }
+}
+
+fn unexpected(heard: &Heard<Piece>, doing: &str) -> Failure {
+    let what = match heard {
+        Heard::Hello(_) | Heard::NoAgreement(_) => "a hello",
+        Heard::Frame(Piece::Stream(_)) => "bytes of stream",
+        Heard::Frame(Piece::Message(message)) => message_name(message),
+        Heard::Lost(_) => "the end",
+    };
+    Failure::Protocol(format!("{what} came while {doing}"))
+}
+
+impl DestinationLink for EnvelopeLink {
+    fn greet(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "greeting the source";
+        match self.hear(DOING, self.settings.hello_timeout)? {
+            Heard::Hello(_) => Ok(()),
+            Heard::NoAgreement(error) => {
+                // The source shall see this side's hello, and find out the same.
+                self.over = true;
+                self.out.settle(LAST_WORD);
+                Err(Failure::Hello(error))
+            }
+            other => Err(unexpected(&other, DOING)),
+        }
+    }
+
+    fn next_chunk(
+        &mut self,
+        chunk: &mut Vec<u8>,
+        placed: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<bool, Failure> {
+        const DOING: &str = "receiving the state stream";
+        loop {
+            if self.offered {
+                return Ok(false);
+            }
+            match self.hear(DOING, self.settings.io_timeout)? {
+                Heard::Frame(Piece::Stream(bytes)) => {
+                    self.stream_bytes += bytes.len() as u64;
+                    let emptied = std::mem::replace(chunk, bytes);
+                    // No room among the spare buffers only means that there are enough.
+                    let _ = self.spare.push(emptied, Duration::ZERO);
+                    if self.reported_at.elapsed() >= PROGRESS {
+                        self.reported_at = Instant::now();
+                        let stream_bytes = self.stream_bytes;
+                        self.send(&FromDestination::Progress { stream_bytes }, DOING)?;
+                    }
+                    return Ok(true);
+                }
+                Heard::Frame(Piece::Message(FromSource::Sync { sequence })) => {
+                    placed()?;
+                    let stream_bytes = self.stream_bytes;
+                    self.send(&FromDestination::Synced { sequence, stream_bytes }, DOING)?;
+                }
+                Heard::Frame(Piece::Message(FromSource::Offered { stream_bytes })) => {
+                    if stream_bytes != self.stream_bytes {
+                        return Err(Failure::Protocol(format!(
+                            "the source offers {stream_bytes} bytes of stream, and {} came",
+                            self.stream_bytes
+                        )));
+                    }
+                    self.offered = true;
+                }
+                other => return Err(unexpected(&other, DOING)),
+            }
+        }
+    }
+
+    fn accept(&mut self) -> Result<(), Failure> {
+        self.send(&FromDestination::MachineAccepted, "accepting the machine")
+    }
+
+    fn ready(&mut self, own: Digest) -> Result<Digest, Failure> {
+        const DOING: &str = "waiting for the grant";
+        self.send(&FromDestination::Ready { digest: own }, DOING)?;
+        // Twice as long as the source waits for this side: who gives up first is the one that may.
+        match self.hear(DOING, self.settings.switchover_timeout * 2)? {
+            Heard::Frame(Piece::Message(FromSource::Grant { digest })) => Ok(digest),
+            other => Err(unexpected(&other, DOING)),
+        }
+    }
+
+    fn running(&mut self) {
+        self.last_word(&FromDestination::Running);
+    }
+
+    fn run_failed(&mut self, reason: &str) {
+        self.last_word(&FromDestination::RunFailed { reason: reason.to_owned() });
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        self.last_word(&FromDestination::Refused { reason: reason.to_owned() });
+    }
+
+    fn finish(&mut self) {
+        self.control.shutdown();
+        self.ear.end();
+        self.out.end();
+    }
+}

@@ -1,0 +1,285 @@
+//! The way out through the envelope.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use transport::{Channel, Control};
+
+use super::link::SourceLink;
+use crate::cancel::Cancel;
+use crate::envelope::{Agreement, FrameError, FromDestination, FromSource, Hello, Role};
+use crate::error::Failure;
+use crate::handover::Digest;
+use crate::outbound::{Framing, Interrupt, Outbound, SendError};
+use crate::peer::{Arrived, Ear, Heard, Silence, hear_destination};
+use crate::settings::Settings;
+
+/// How long a last word, in either direction, may take.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// How often a long wait looks whether the destination makes progress.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) struct EnvelopeLink {
+    out: Outbound<Box<dyn Write + Send>>,
+    ear: Ear<FromDestination>,
+    control: Arc<dyn Control>,
+    arrived: Arrived,
+    cancel: Cancel,
+    committed: Arc<AtomicBool>,
+    settings: Settings,
+    sequence: u32,
+    /// The destination has said its last word, or cannot any more.
+    over: bool,
+}
+
+/// How long a wait may last.
+struct Patience {
+    /// Since the destination's last sign of progress.
+    idle: Duration,
+    /// At the latest, and what to say then.
+    until: Option<Instant>,
+    cancellable: bool,
+}
+
+impl EnvelopeLink {
+    pub(super) fn new(
+        channel: Channel,
+        settings: &Settings,
+        cancel: &Cancel,
+    ) -> Result<Self, Failure> {
+        let Channel { reader, writer, control, peer: _ } = channel;
+        let own = Hello::new(Role::Source);
+        let arrived = Arrived::default();
+        let committed = Arc::new(AtomicBool::new(false));
+        let interrupt = Interrupt {
+            cancel: cancel.clone(),
+            peer_spoke: arrived.spoke(),
+            committed: committed.clone(),
+        };
+        let out = Outbound::start(
+            writer,
+            Framing::Envelope,
+            settings.bandwidth_limit,
+            settings.io_timeout,
+            interrupt,
+        )
+        .map_err(Failure::Channel)?;
+        let ear =
+            hear_destination(reader, control.clone(), own, &arrived).map_err(Failure::Channel)?;
+        out.begin(own.encode().to_vec());
+        Ok(Self {
+            out,
+            ear,
+            control,
+            arrived,
+            cancel: cancel.clone(),
+            committed,
+            settings: settings.clone(),
+            sequence: 0,
+            over: false,
+        })
+    }
+
+    fn hear(&mut self, doing: &'static str, patience: &Patience) -> Result<Said, Failure> {
+        let cancel = patience.cancellable.then_some(&self.cancel);
+        let mut arrived = self.arrived.bytes();
+        let mut since = Instant::now();
+        loop {
+            let now = Instant::now();
+            let mut wait = LOOK.min(patience.idle);
+            if let Some(until) = patience.until {
+                wait = wait.min(until.saturating_duration_since(now));
+            }
+            match self.ear.hear(wait, cancel) {
+                Ok(Heard::Hello(agreement)) => return Ok(Said::Hello(agreement)),
+                Ok(Heard::NoAgreement(error)) => {
+                    self.over = true;
+                    // The peer shall see this side's hello, and find out the same.
+                    self.out.settle(LAST_WORD);
+                    return Err(Failure::Hello(error));
+                }
+                Ok(Heard::Frame(FromDestination::Refused { reason })) => {
+                    self.over = true;
+                    return Err(Failure::RefusedByDestination(reason));
+                }
+                Ok(Heard::Frame(message)) => return Ok(Said::Message(message)),
+                Ok(Heard::Lost(source)) => {
+                    self.over = true;
+                    return Err(Failure::Link { doing, source });
+                }
+                Err(Silence::Over) => {
+                    self.over = true;
+                    return Err(Failure::Link { doing, source: FrameError::Closed });
+                }
+                Err(Silence::Cancelled) => return Err(Failure::Cancelled),
+                Err(Silence::TimedOut) => {}
+            }
+            if patience.until.is_some_and(|until| Instant::now() >= until) {
+                let limit = self.settings.downtime_limit;
+                return Err(Failure::PauseTooLong { doing, limit });
+            }
+            if self.arrived.bytes() != arrived {
+                arrived = self.arrived.bytes();
+                since = Instant::now();
+            } else if since.elapsed() >= patience.idle {
+                return Err(Failure::TimedOut { doing, limit: patience.idle });
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        doing: &'static str,
+        patience: &Patience,
+    ) -> Result<FromDestination, Failure> {
+        match self.hear(doing, patience)? {
+            Said::Message(message) => Ok(message),
+            Said::Hello(_) => Err(Failure::Protocol("a second hello".to_owned())),
+        }
+    }
+
+    fn send(&mut self, message: &FromSource, doing: &'static str) -> Result<(), Failure> {
+        self.out.send(message.encode()).map_err(|error| self.explain(error, doing))
+    }
+}
+
+enum Said {
+    Hello(Agreement),
+    Message(FromDestination),
+}
+
+fn unexpected(message: &FromDestination, doing: &str) -> Failure {
+    Failure::Protocol(format!("{message:?} came while {doing}"))
+}
+
+impl SourceLink for EnvelopeLink {
+    type Output = Box<dyn Write + Send>;
+
+    fn out(&mut self) -> &mut Outbound<Self::Output> {
+        &mut self.out
+    }
+
+    fn explain(&mut self, error: SendError, doing: &'static str) -> Failure {
+        let own = match error {
+            SendError::TimedOut(limit) => return Failure::TimedOut { doing, limit },
+            SendError::Overdue => {
+                return Failure::PauseTooLong { doing, limit: self.settings.downtime_limit };
+            }
+            SendError::Interrupted if self.cancel.is_cancelled() => return Failure::Cancelled,
+            SendError::Interrupted => None,
+            SendError::Io(error) => Some(error),
+        };
+        // The channel failed because the destination ended it, most often, and then it has said
+        // why just before.
+        let patience = Patience { idle: LAST_WORD, until: None, cancellable: false };
+        for _ in 0..8 {
+            match self.message(doing, &patience) {
+                Ok(_) => {}
+                Err(Failure::Link { .. } | Failure::TimedOut { .. }) if own.is_some() => break,
+                Err(failure) => return failure,
+            }
+        }
+        match own {
+            Some(source) => Failure::Send { doing, source },
+            None => Failure::Link { doing, source: FrameError::Closed },
+        }
+    }
+
+    fn greet(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "greeting the destination";
+        let patience =
+            Patience { idle: self.settings.hello_timeout, until: None, cancellable: true };
+        match self.hear(DOING, &patience)? {
+            Said::Hello(agreement) => {
+                self.out.set_max_frame(agreement.max_frame);
+                Ok(())
+            }
+            Said::Message(message) => Err(unexpected(&message, DOING)),
+        }
+    }
+
+    fn machine_accepted(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "the destination builds the machine";
+        let patience =
+            Patience { idle: self.settings.build_timeout, until: None, cancellable: true };
+        match self.message(DOING, &patience)? {
+            FromDestination::MachineAccepted => Ok(()),
+            other => Err(unexpected(&other, DOING)),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "the destination takes memory in";
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&FromSource::Sync { sequence: self.sequence }, DOING)?;
+        let patience = Patience { idle: self.settings.io_timeout, until: None, cancellable: true };
+        match self.message(DOING, &patience)? {
+            FromDestination::Synced { sequence, stream_bytes }
+                if sequence == self.sequence && stream_bytes == self.out.stream_bytes() =>
+            {
+                Ok(())
+            }
+            other => Err(unexpected(&other, DOING)),
+        }
+    }
+
+    fn offer(&mut self, _own: Digest, until: Option<Instant>) -> Result<Digest, Failure> {
+        const DOING: &str = "the destination loads and checks the state";
+        let stream_bytes = self.out.stream_bytes();
+        self.send(&FromSource::Offered { stream_bytes }, DOING)?;
+        let patience =
+            Patience { idle: self.settings.switchover_timeout, until, cancellable: true };
+        match self.message(DOING, &patience)? {
+            FromDestination::Ready { digest } => Ok(digest),
+            other => Err(unexpected(&other, DOING)),
+        }
+    }
+
+    fn commit(&mut self) {
+        self.committed.store(true, Ordering::Release);
+    }
+
+    fn grant(&mut self, digest: Digest) -> Result<bool, Failure> {
+        const DOING: &str = "the destination starts the guest";
+        self.send(&FromSource::Grant { digest }, DOING)?;
+        let patience =
+            Patience { idle: self.settings.switchover_timeout, until: None, cancellable: false };
+        match self.message(DOING, &patience)? {
+            FromDestination::Running => {
+                self.over = true;
+                Ok(true)
+            }
+            FromDestination::RunFailed { reason } => {
+                self.over = true;
+                Err(Failure::NotStarted(reason))
+            }
+            other => Err(unexpected(&other, DOING)),
+        }
+    }
+
+    fn cancel(&mut self, reason: &str) {
+        if self.over {
+            return;
+        }
+        self.out.send_instead(FromSource::Cancel { reason: reason.to_owned() }.encode());
+        if !self.out.settle(LAST_WORD) {
+            return;
+        }
+        // Its answer shows that it heard. A channel that is closed before may lose the message.
+        let until = Instant::now() + LAST_WORD;
+        while !self.over && Instant::now() < until {
+            let patience = Patience { idle: LAST_WORD, until: Some(until), cancellable: false };
+            if self.message("ending the migration", &patience).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.control.shutdown();
+        self.ear.end();
+        self.out.end();
+    }
+}

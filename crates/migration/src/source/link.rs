@@ -1,0 +1,47 @@
+//! The two ways out: the envelope, where somebody answers, and the one-way pipe, where this side
+//! answers for the reader by the rules of the pipe.
+
+use std::io::Write;
+use std::time::Instant;
+
+use crate::error::Failure;
+use crate::handover::Digest;
+use crate::outbound::{Outbound, SendError};
+
+/// A way for the state to leave.
+pub(super) trait SourceLink {
+    /// What the bytes are written to.
+    type Output: Write + Send + 'static;
+
+    /// Where stream bytes go.
+    fn out(&mut self) -> &mut Outbound<Self::Output>;
+
+    /// Why a send was interrupted or failed; `doing` is what was going on.
+    fn explain(&mut self, error: SendError, doing: &'static str) -> Failure;
+
+    /// Exchanges hellos.
+    fn greet(&mut self) -> Result<(), Failure>;
+
+    /// Waits until the destination has built the machine.
+    fn machine_accepted(&mut self) -> Result<(), Failure>;
+
+    /// Waits until everything sent so far is placed in the destination's memory.
+    fn sync(&mut self) -> Result<(), Failure>;
+
+    /// Says that the stream is complete, and gives the digest of what the destination holds.
+    /// `until`: when the pause has lasted for as long as it may.
+    fn offer(&mut self, own: Digest, until: Option<Instant>) -> Result<Digest, Failure>;
+
+    /// From here on nothing and nobody interrupts any more.
+    fn commit(&mut self);
+
+    /// Passes ownership on, and waits for the word that the guest runs; false if nobody can give
+    /// it.
+    fn grant(&mut self, digest: Digest) -> Result<bool, Failure>;
+
+    /// Says that the source keeps the guest, if anybody still listens.
+    fn cancel(&mut self, reason: &str);
+
+    /// Ends the channel and its threads.
+    fn finish(&mut self);
+}

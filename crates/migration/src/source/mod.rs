@@ -1,0 +1,399 @@
+//! The side that has the guest: does what [`SourceMachine`] says, and tells it what happened.
+
+mod envelope;
+mod link;
+mod pipe;
+mod rounds;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use memory::GuestRam;
+use transport::{Channel, Sink};
+
+use crate::cancel::Cancel;
+use crate::convergence::{Convergence, RoundStats};
+use crate::digest::{PageDigests, RecordLog, StateDigests, machine_digest};
+use crate::error::{Failure, MigrationError, Outcome, Standing, sentence};
+use crate::handover::{Digest, SourceAction, SourceEvent, SourceMachine, SourceState};
+use crate::migratable::{GiveUpError, MigrationSource, Ownership};
+use crate::observer::{Observer, Phase, Progress};
+use crate::settings::{Settings, Verify};
+
+use envelope::EnvelopeLink;
+use link::SourceLink;
+use pipe::PipeLink;
+
+/// Moves a machine to a destination that answers.
+///
+/// Returns once the guest runs there. On any failure before the grant the guest goes on here, as
+/// if nothing had been tried; the error says why the migration failed, and where the guest is.
+///
+/// # Errors
+/// If the guest did not move, or nobody said that it did.
+pub fn migrate(
+    source: &mut dyn MigrationSource,
+    channel: Channel,
+    ownership: &mut dyn Ownership,
+    settings: &Settings,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) -> Result<Outcome, MigrationError> {
+    let started = Instant::now();
+    match EnvelopeLink::new(channel, settings, cancel) {
+        Ok(link) => Engine::new(source, link, ownership, settings, observer, started).run(),
+        Err(failure) => Err(not_begun(source, failure)),
+    }
+}
+
+/// Writes a machine to a one-way pipe, where nobody answers.
+///
+/// Returns once everything is delivered. Until the delivering step (the last byte of a command's
+/// or a descriptor's stream, the durable name of a file) any failure lets the guest go on here;
+/// after it the guest is never let go on by itself.
+///
+/// # Errors
+/// If the state was not delivered, or nobody knows whether it was.
+pub fn save_to(
+    source: &mut dyn MigrationSource,
+    sink: Box<dyn Sink>,
+    ownership: &mut dyn Ownership,
+    settings: &Settings,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) -> Result<Outcome, MigrationError> {
+    let started = Instant::now();
+    match PipeLink::new(sink, settings, cancel) {
+        Ok(link) => Engine::new(source, link, ownership, settings, observer, started).run(),
+        Err(failure) => Err(not_begun(source, failure)),
+    }
+}
+
+fn not_begun(source: &dyn MigrationSource, failure: Failure) -> MigrationError {
+    let standing = if source.was_running() { Standing::Running } else { Standing::PausedAsBefore };
+    MigrationError { failure, standing, rounds: Vec::new() }
+}
+
+/// The stream's writer and this engine both need the way out.
+struct Port<L>(Rc<RefCell<L>>);
+
+impl<L: SourceLink> Write for Port<L> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().out().write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Engine<'a, L: SourceLink> {
+    source: &'a mut dyn MigrationSource,
+    ownership: &'a mut dyn Ownership,
+    settings: &'a Settings,
+    observer: &'a mut dyn Observer,
+    link: Rc<RefCell<L>>,
+    writer: stream::Writer<Port<L>>,
+    machine: SourceMachine,
+    ram: GuestRam,
+    was_running: bool,
+    digests: PageDigests,
+    records: RecordLog,
+    machine_digest: Digest,
+    convergence: Convergence,
+    rounds: Vec<RoundStats>,
+    pending: memory::DirtyBitmap,
+    harvested_at: Instant,
+    logging: bool,
+    started: Instant,
+    paused_at: Option<Instant>,
+    reported_at: Instant,
+    downtime: Duration,
+    confirmed: bool,
+    digest: Digest,
+    failure: Option<Failure>,
+    not_resumed: Option<String>,
+}
+
+impl<'a, L: SourceLink> Engine<'a, L> {
+    fn new(
+        source: &'a mut dyn MigrationSource,
+        link: L,
+        ownership: &'a mut dyn Ownership,
+        settings: &'a Settings,
+        observer: &'a mut dyn Observer,
+        started: Instant,
+    ) -> Self {
+        let link = Rc::new(RefCell::new(link));
+        let ram = source.ram();
+        let writer = stream::Writer::new(Port(link.clone()), source.schemas());
+        Self {
+            ownership,
+            settings,
+            observer,
+            writer,
+            link,
+            machine: SourceMachine::new(),
+            was_running: source.was_running(),
+            digests: PageDigests::new(ram.pages()),
+            records: RecordLog::default(),
+            machine_digest: [0; 32],
+            convergence: Convergence::new(settings),
+            rounds: Vec::new(),
+            pending: memory::DirtyBitmap::all(ram.pages()),
+            harvested_at: started,
+            logging: false,
+            started,
+            paused_at: None,
+            reported_at: started,
+            downtime: Duration::ZERO,
+            confirmed: false,
+            digest: [0; 32],
+            failure: None,
+            not_resumed: None,
+            source,
+            ram,
+        }
+    }
+
+    fn run(mut self) -> Result<Outcome, MigrationError> {
+        self.report(Phase::Greeting, 0, 0);
+        let greeted = self.link.borrow_mut().greet();
+        let event = self.event(greeted.map(|()| SourceEvent::Greeted));
+        let mut todo = VecDeque::from(self.machine.step(event));
+        while let Some(action) = todo.pop_front() {
+            if let Some(event) = self.perform(action) {
+                // What was still to be done belonged to the state before.
+                todo = self.machine.step(event).into();
+            }
+        }
+        self.link.borrow_mut().finish();
+        self.end()
+    }
+
+    /// What a failure is for the state machine; the failure itself is kept for the end.
+    fn event(&mut self, result: Result<SourceEvent, Failure>) -> SourceEvent {
+        result.unwrap_or_else(|failure| {
+            let event = SourceEvent::Failed(failure.sentence());
+            self.failure.get_or_insert(failure);
+            event
+        })
+    }
+
+    fn perform(&mut self, action: SourceAction) -> Option<SourceEvent> {
+        let result = match action {
+            SourceAction::SendMachine => self.send_machine(),
+            SourceAction::Stream => self.stream(),
+            SourceAction::Pause => self.pause(),
+            SourceAction::SendRest => self.send_rest(),
+            SourceAction::SendOffered => {
+                let until = self.pause_ends();
+                let held = self.link.borrow_mut().offer(self.digest, until);
+                if held.as_ref().is_ok_and(|held| *held != self.digest) {
+                    let differs = "what the destination holds is not what was sent".to_owned();
+                    self.failure = Some(Failure::Digest(differs));
+                }
+                held.map(SourceEvent::Ready)
+            }
+            SourceAction::GiveUp => return Some(self.give_up()),
+            SourceAction::SendGrant(digest) => {
+                self.report(Phase::Granting, 0, 0);
+                let granted = self.link.borrow_mut().grant(digest);
+                granted.map(|confirmed| {
+                    self.confirmed = confirmed;
+                    self.downtime = self.paused_at.map_or(Duration::ZERO, |at| at.elapsed());
+                    SourceEvent::Running
+                })
+            }
+            SourceAction::Resume => {
+                self.resume();
+                return None;
+            }
+            SourceAction::SendCancel(reason) => {
+                self.end_log();
+                self.failure.get_or_insert_with(|| Failure::Protocol(reason.clone()));
+                self.link.borrow_mut().cancel(&reason);
+                return None;
+            }
+            SourceAction::Finish => return None,
+        };
+        Some(self.event(result))
+    }
+
+    fn send_machine(&mut self) -> Result<SourceEvent, Failure> {
+        const DOING: &str = "the machine section is sent";
+        self.report(Phase::Building, 0, 0);
+        let (machine_type, machine) = (self.source.machine_type(), self.source.machine());
+        self.machine_digest = machine_digest(&machine_type, &machine);
+        let written =
+            self.writer.configuration(&machine_type).and_then(|()| self.writer.machine(&machine));
+        self.wrote(written, DOING)?;
+        self.push_out(DOING)?;
+        self.link.borrow_mut().machine_accepted()?;
+        let blocks: Vec<_> =
+            self.ram.blocks().iter().map(|block| (block.name.clone(), block.length)).collect();
+        let written = self.writer.ram_blocks(&blocks);
+        self.wrote(written, DOING)?;
+        Ok(SourceEvent::MachineAccepted)
+    }
+
+    fn pause(&mut self) -> Result<SourceEvent, Failure> {
+        let at = Instant::now();
+        self.source
+            .pause()
+            .map_err(|source| Failure::Machine { doing: "stop the guest", source })?;
+        self.paused_at = Some(at);
+        let until = self.pause_ends();
+        self.link.borrow_mut().out().set_deadline(until);
+        Ok(SourceEvent::Paused)
+    }
+
+    fn resume(&mut self) {
+        self.link.borrow_mut().out().set_deadline(None);
+        self.paused_at = None;
+        if self.was_running
+            && let Err(error) = self.source.resume()
+        {
+            self.not_resumed = Some(sentence(error.as_ref()));
+        }
+    }
+
+    /// When the guest has stood still for as long as it may, if there is a limit.
+    fn pause_ends(&self) -> Option<Instant> {
+        let limited = self.was_running && self.settings.live && !self.settings.allow_longer_pause;
+        self.paused_at.filter(|_| limited).map(|at| at + self.settings.downtime_limit)
+    }
+
+    fn check_pause(&self, doing: &'static str) -> Result<(), Failure> {
+        match self.pause_ends() {
+            Some(until) if Instant::now() >= until => {
+                Err(Failure::PauseTooLong { doing, limit: self.settings.downtime_limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything after memory: sections, digest, the end of the stream.
+    fn send_state(&mut self) -> Result<(), Failure> {
+        const DOING: &str = "the state of the devices is sent";
+        if self.settings.verify == Verify::Full
+            && let Some((first, count)) = self.digests.differing(&self.ram)
+        {
+            let address = self.ram.address_of(first);
+            return Err(Failure::Digest(format!(
+                "{count} pages of memory, the first at guest address {address:#x}, \
+                 changed without being logged"
+            )));
+        }
+        let sections = self.source.save().map_err(|source| Failure::Machine {
+            doing: "save the state of the devices",
+            source,
+        })?;
+        for section in &sections {
+            let written = self.writer.section(section);
+            self.wrote(written, DOING)?;
+        }
+        let blocks = self.digests.blocks(&self.ram);
+        let digests = StateDigests::new(self.machine_digest, &self.records, blocks, &sections);
+        self.digest = digests.total();
+        let written = self.writer.digest(&digests.encode()).and_then(|()| self.writer.finish());
+        self.wrote(written, DOING)?;
+        self.check_pause(DOING)
+    }
+
+    fn give_up(&mut self) -> SourceEvent {
+        self.link.borrow_mut().commit();
+        const DOING: &str = "ownership could not be given up";
+        match self.ownership.give_up() {
+            Ok(()) => SourceEvent::GivenUp,
+            Err(GiveUpError::Kept(source)) => {
+                self.event(Err(Failure::Ownership { doing: DOING, source }))
+            }
+            Err(GiveUpError::Unknown(source)) => {
+                let doing = "it is not known whether ownership was given up";
+                let failure = Failure::Ownership { doing, source };
+                let event = SourceEvent::GiveUpUnknown(failure.sentence());
+                self.failure.get_or_insert(failure);
+                event
+            }
+        }
+    }
+
+    /// Leaves the machine as it was found, but for its being paused or not.
+    fn end_log(&mut self) {
+        if self.convergence.throttle() > 0 {
+            // A machine that cannot be sped up again says so itself; the guest runs either way.
+            let _ = self.source.throttle(0);
+        }
+        if std::mem::take(&mut self.logging) {
+            self.source.stop_dirty_log();
+        }
+    }
+
+    fn wrote<E>(&mut self, result: Result<(), E>, doing: &'static str) -> Result<(), Failure>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let Err(error) = result else { return Ok(()) };
+        let mut link = self.link.borrow_mut();
+        Err(match link.out().take_failure() {
+            Some(failure) => link.explain(failure, doing),
+            None => Failure::StreamWrite(Box::new(error)),
+        })
+    }
+
+    fn push_out(&mut self, doing: &'static str) -> Result<(), Failure> {
+        let mut link = self.link.borrow_mut();
+        let pushed = link.out().push_out();
+        pushed.map_err(|error| link.explain(error, doing))
+    }
+
+    fn report(&mut self, phase: Phase, done: u64, of: u64) {
+        let last = self.rounds.last();
+        let progress = Progress {
+            phase,
+            round: self.rounds.len() as u32 + u32::from(of > 0),
+            round_pages_done: done,
+            round_pages: of,
+            memory_pages: self.ram.pages() as u64,
+            bytes: self.link.borrow_mut().out().stream_bytes(),
+            elapsed: self.started.elapsed(),
+            link_rate: self.convergence.link_rate(),
+            dirty_rate: last.map(RoundStats::dirty_bytes_per_second),
+            estimated_downtime: last.map(|stats| self.convergence.estimate(stats.dirtied)),
+            throttle: self.convergence.throttle(),
+        };
+        self.reported_at = Instant::now();
+        self.observer.progress(&progress);
+    }
+
+    fn end(mut self) -> Result<Outcome, MigrationError> {
+        self.report(Phase::Over, 0, 0);
+        let bytes = self.link.borrow_mut().out().stream_bytes();
+        let standing = match self.machine.state() {
+            SourceState::Gone => {
+                return Ok(Outcome {
+                    total: self.started.elapsed(),
+                    downtime: self.downtime,
+                    bytes,
+                    rounds: self.rounds,
+                    confirmed: self.confirmed,
+                    digest: self.digest,
+                });
+            }
+            SourceState::Kept => match self.not_resumed {
+                Some(reason) => Standing::NotResumed(reason),
+                None if self.was_running => Standing::Running,
+                None => Standing::PausedAsBefore,
+            },
+            _ => Standing::Unconfirmed,
+        };
+        let failure = self
+            .failure
+            .unwrap_or_else(|| Failure::Protocol("the source ended without a reason".to_owned()));
+        Err(MigrationError { failure, standing, rounds: self.rounds })
+    }
+}

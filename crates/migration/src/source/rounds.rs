@@ -1,0 +1,185 @@
+//! The rounds of pre-copy, and the last one with the guest stopped.
+
+use std::time::{Duration, Instant};
+
+use memory::{DirtyBitmap, PAGE_SIZE};
+
+use super::Engine;
+use super::link::SourceLink;
+use crate::convergence::{Decision, RoundStats};
+use crate::digest::is_zero;
+use crate::error::Failure;
+use crate::handover::SourceEvent;
+use crate::observer::Phase;
+
+const DOING: &str = "memory is sent";
+/// Pages between two looks at the clock and at whoever wants the migration to end.
+const LOOK: u64 = 64;
+/// How often the observer hears of progress within a round.
+const REPORT: Duration = Duration::from_millis(100);
+
+impl<L: SourceLink> Engine<'_, L> {
+    /// Rounds while the guest runs, until what is left fits into the limit.
+    pub(super) fn stream(&mut self) -> Result<SourceEvent, Failure> {
+        if !self.settings.live || !self.was_running {
+            return Ok(SourceEvent::Converged);
+        }
+        if !self.logging {
+            self.source
+                .start_dirty_log()
+                .map_err(|source| Failure::Machine { doing: "log stores to memory", source })?;
+            self.logging = true;
+            self.harvested_at = Instant::now();
+        }
+        loop {
+            let (mut stats, _) = self.round(Phase::Memory, None)?;
+            let dirty = self.harvest(&mut stats)?;
+            self.pending.merge(&dirty);
+            let decision = self.convergence.round_done(stats, self.pending.count() as u64);
+            self.round_over(stats);
+            match decision {
+                Decision::Pause => return Ok(SourceEvent::Converged),
+                decision => self.go_on(decision)?,
+            }
+        }
+    }
+
+    /// What is left, with the guest stopped: pages, then everything else. If the pages turn out to
+    /// be too many, the guest goes on for another round.
+    pub(super) fn send_rest(&mut self) -> Result<SourceEvent, Failure> {
+        if self.logging {
+            let mut last = RoundStats::default();
+            let dirty = self.harvest(&mut last)?;
+            self.pending.merge(&dirty);
+        }
+        let deadline = self.pause_ends().map(|until| until - self.settings.reserve());
+        let left = self.pending.count() as u64;
+        if let Some(deadline) = deadline
+            && Instant::now() + self.convergence.transfer(left) > deadline
+        {
+            return self.pull_back();
+        }
+        let (stats, complete) = self.round(Phase::SwitchOver, deadline)?;
+        self.round_over(stats);
+        if !complete {
+            self.convergence.learn(&stats);
+            return self.pull_back();
+        }
+        let ended = self.writer.ram_end();
+        self.wrote(ended, DOING)?;
+        self.send_state()?;
+        Ok(SourceEvent::Complete(self.digest))
+    }
+
+    fn pull_back(&mut self) -> Result<SourceEvent, Failure> {
+        let decision = self.convergence.pulled_back(self.pending.count() as u64);
+        self.go_on(decision)?;
+        Ok(SourceEvent::PulledBack)
+    }
+
+    fn go_on(&mut self, decision: Decision) -> Result<(), Failure> {
+        match decision {
+            Decision::Pause | Decision::Again => Ok(()),
+            Decision::Throttle(percent) => self
+                .source
+                .throttle(percent)
+                .map_err(|source| Failure::Machine { doing: "slow the vCPUs", source }),
+            Decision::GiveUp(why) => Err(Failure::NotConverging(why)),
+        }
+    }
+
+    fn harvest(&mut self, stats: &mut RoundStats) -> Result<DirtyBitmap, Failure> {
+        let dirty = self
+            .source
+            .harvest_dirty()
+            .map_err(|source| Failure::Machine { doing: "take the log of stores", source })?;
+        let now = Instant::now();
+        stats.dirtied = dirty.count() as u64;
+        stats.dirtied_over = now.duration_since(self.harvested_at);
+        self.harvested_at = now;
+        Ok(dirty)
+    }
+
+    fn round_over(&mut self, stats: RoundStats) {
+        self.rounds.push(stats);
+        self.observer.round(&stats);
+    }
+
+    /// Sends the pending pages. With a deadline it may end before all are sent; those that are not
+    /// stay pending, and `false` comes back.
+    fn round(
+        &mut self,
+        phase: Phase,
+        deadline: Option<Instant>,
+    ) -> Result<(RoundStats, bool), Failure> {
+        let started = Instant::now();
+        let bytes = self.link.borrow_mut().out().stream_bytes();
+        let mut stats = RoundStats {
+            round: self.rounds.len() as u32 + 1,
+            throttle: self.convergence.throttle(),
+            paused: phase == Phase::SwitchOver,
+            ..RoundStats::default()
+        };
+        let pages = self.ram.pages();
+        let pending = std::mem::replace(&mut self.pending, DirtyBitmap::none(pages));
+        let total = pending.count() as u64;
+        self.report(phase, 0, total);
+
+        let mut rest = pending.iter();
+        let mut content = [0; PAGE_SIZE];
+        let (mut block, mut first, mut end) = (0, 0, self.pages_of(0));
+        let mut done = 0;
+        let mut complete = true;
+        while let Some(page) = rest.next() {
+            while page >= end {
+                block += 1;
+                (first, end) = (end, end + self.pages_of(block));
+            }
+            let offset = ((page - first) * PAGE_SIZE) as u64;
+            self.ram.read_page(page, &mut content);
+            let zero = is_zero(&content);
+            self.records.record(zero, block, offset);
+            let written = if zero {
+                stats.zero_pages += 1;
+                self.digests.set_zero(page);
+                self.writer.zero_page(block, offset)
+            } else {
+                stats.pages += 1;
+                self.digests.set(page, &content);
+                self.writer.page(block, offset, &content)
+            };
+            self.wrote(written, DOING)?;
+            done += 1;
+            if u64::is_multiple_of(done, LOOK) {
+                if self.link.borrow_mut().out().is_interrupted() {
+                    let mut link = self.link.borrow_mut();
+                    return Err(link.explain(crate::outbound::SendError::Interrupted, DOING));
+                }
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    rest.by_ref().for_each(|page| self.pending.insert(page));
+                    complete = self.pending.is_empty();
+                } else if self.reported_at.elapsed() >= REPORT {
+                    self.report(phase, done, total);
+                }
+            }
+        }
+        self.records.round_end();
+        let ended = self.writer.ram_round_end();
+        self.wrote(ended, DOING)?;
+        self.push_out(DOING)?;
+        if !stats.paused {
+            self.link.borrow_mut().sync()?;
+        }
+        stats.bytes = self.link.borrow_mut().out().stream_bytes() - bytes;
+        stats.duration = started.elapsed();
+        self.report(phase, done, total);
+        Ok((stats, complete))
+    }
+
+    fn pages_of(&self, block: usize) -> usize {
+        self.ram
+            .blocks()
+            .get(block)
+            .map_or(usize::MAX / 2, |block| block.length as usize / PAGE_SIZE)
+    }
+}
