@@ -422,7 +422,7 @@ impl<R: Read> StreamReader<R> {
             }
             Some(Digest::schema())
         } else {
-            schemas.schema(&name, instance)
+            schemas.schema(&name, instance).cloned()
         };
         let Some(schema) = schema else {
             return refused(StreamErrorKind::UnknownSection);

@@ -194,7 +194,7 @@ impl<W: Write> StreamWriter<W> {
         let (name, instance) = (section.name.as_str(), section.instance);
         let known = match name {
             Machine::NAME | RAM | Digest::NAME => None,
-            _ => self.schemas.schema(name, instance),
+            _ => self.schemas.schema(name, instance).cloned(),
         };
         let Some(schema) = known else {
             return Err(self.error(StreamErrorKind::UnknownSection).in_section(name, instance));
