@@ -14,7 +14,7 @@ use vmstate::SavedSection;
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Schemas of a machine's sections, as the stream's reader and writer ask for them.
-pub type SharedSchemas = Arc<dyn stream::Schemas + Send + Sync>;
+pub type SharedSchemas = Arc<dyn stream::Schemas>;
 
 /// The destination's answer to a machine or a state that it cannot take: every difference that was
 /// found, each a sentence that names the thing. Never empty.

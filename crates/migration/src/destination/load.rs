@@ -10,7 +10,7 @@ use vmstate::SavedSection;
 use super::link::DestinationLink;
 use super::placer::Placer;
 use super::{Engine, Inlet};
-use crate::digest::{RecordLog, StateDigests, machine_digest};
+use crate::digest::{RecordLog, SectionsDigest, difference, state_digest, total_digest};
 use crate::error::Failure;
 use crate::observer::Phase;
 use crate::settings::Verify;
@@ -23,7 +23,7 @@ const REPORT: Duration = Duration::from_millis(100);
 const LOOK: u64 = 256;
 
 /// What the stream's reader said, unless its input knows better.
-fn stream_failure<L>(inlet: &mut Inlet<L>, error: stream::Error) -> Failure {
+fn stream_failure<L>(inlet: &mut Inlet<L>, error: stream::StreamError) -> Failure {
     inlet.failure.take().unwrap_or_else(|| Failure::Stream(Box::new(error)))
 }
 
@@ -32,7 +32,7 @@ fn wrong(what: impl Into<String>) -> Failure {
 }
 
 /// Everything that came after the machine, but for memory, which is placed.
-type Came = (Vec<SavedSection>, RecordLog, StateDigests);
+type Came = (Vec<SavedSection>, RecordLog, stream::Digest);
 
 impl<L: DestinationLink> Engine<'_, L> {
     /// Reads the machine section and builds from it.
@@ -48,7 +48,7 @@ impl<L: DestinationLink> Engine<'_, L> {
             Event::Machine(machine) => machine,
             _ => return Err(wrong("the machine section is missing")),
         };
-        self.machine_digest = machine_digest(&machine_type, &machine);
+        self.sections_digest = SectionsDigest::new(&machine_type, &machine);
         self.target.build(&machine_type, &machine).map_err(Failure::Refused)?;
         self.reader.set_schemas(self.target.schemas());
         self.inlet.borrow_mut().placer = Some(Placer::start(self.target.ram())?);
@@ -90,12 +90,15 @@ impl<L: DestinationLink> Engine<'_, L> {
         }
 
         // What was just found to be held, byte for byte.
-        let ours = StateDigests::new(self.machine_digest, &records, pages.blocks(&ram), &sections);
-        if let Some(difference) = ours.difference(&theirs, &ram, &sections) {
-            return Err(Failure::Digest(difference));
+        let memory = pages.memory(&ram, &records);
+        let ours = state_digest(memory, self.sections_digest.finish(&sections));
+        match difference(&ours, &theirs, &ram) {
+            Some(difference) => Err(Failure::Digest(difference)),
+            None => {
+                self.digest = total_digest(&ours);
+                Ok(())
+            }
         }
-        self.digest = ours.total();
-        Ok(())
     }
 
     fn read(&mut self, ram: &GuestRam) -> Result<Came, Failure> {
@@ -103,7 +106,7 @@ impl<L: DestinationLink> Engine<'_, L> {
         let inlet = self.inlet.clone();
         let mut blocks = Vec::new();
         let mut sections: Vec<SavedSection> = Vec::new();
-        let mut digests = None;
+        let mut digest = None;
         let mut records = RecordLog::default();
         let mut placed = 0u64;
         loop {
@@ -137,10 +140,7 @@ impl<L: DestinationLink> Engine<'_, L> {
                     }
                     sections.push(section);
                 }
-                Event::Digest(digest) => {
-                    let digest = StateDigests::decode(&digest);
-                    digests = Some(digest.ok_or_else(|| wrong("the digest section is malformed"))?);
-                }
+                Event::Digest(came) => digest = Some(came),
                 Event::End => break,
                 Event::Configuration { .. } | Event::Machine(_) => {
                     return Err(wrong("a second machine"));
@@ -150,14 +150,18 @@ impl<L: DestinationLink> Engine<'_, L> {
                 self.report(Phase::Memory, Some(memory_pages));
             }
         }
-        let digests = digests.ok_or_else(|| wrong("the digest section is missing"))?;
-        Ok((sections, records, digests))
+        self.reader
+            .expect_end_of_input()
+            .map_err(|error| stream_failure(&mut *inlet.borrow_mut(), error))?;
+        let digest = digest.ok_or_else(|| wrong("the digest section is missing"))?;
+        Ok((sections, records, digest))
     }
 }
 
 /// The page of guest memory that a record speaks of.
-fn page_of(blocks: &[Range<usize>], block: usize, offset: u64) -> Result<usize, Failure> {
-    let pages = blocks.get(block).ok_or_else(|| wrong("pages before the RAM blocks"))?;
+fn page_of(blocks: &[Range<usize>], block: u16, offset: u64) -> Result<usize, Failure> {
+    let pages =
+        blocks.get(usize::from(block)).ok_or_else(|| wrong("pages before the RAM blocks"))?;
     usize::try_from(offset / PAGE_SIZE as u64)
         .ok()
         .and_then(|within| pages.start.checked_add(within))

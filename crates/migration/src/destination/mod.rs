@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use transport::{Channel, Intake};
 
 use crate::cancel::Cancel;
+use crate::digest::SectionsDigest;
 use crate::error::{Failure, MigrationError, Received, Standing};
 use crate::handover::{
     DestinationAction, DestinationEvent, DestinationMachine, DestinationState, Digest,
@@ -128,9 +129,9 @@ struct Engine<'a, L: DestinationLink> {
     ownership: &'a mut dyn Ownership,
     observer: &'a mut dyn Observer,
     inlet: Rc<RefCell<Inlet<L>>>,
-    reader: stream::Reader<Port<L>>,
+    reader: stream::StreamReader<Port<L>>,
     machine: DestinationMachine,
-    machine_digest: Digest,
+    sections_digest: SectionsDigest,
     verify: Verify,
     started: Instant,
     reported_at: Instant,
@@ -155,10 +156,10 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
             target,
             ownership,
             observer,
-            reader: stream::Reader::new(Port(inlet.clone())),
+            reader: stream::StreamReader::new(Port(inlet.clone())),
             inlet,
             machine: DestinationMachine::new(),
-            machine_digest: [0; 32],
+            sections_digest: SectionsDigest::default(),
             verify: settings.verify,
             started,
             reported_at: started,

@@ -16,7 +16,7 @@ use transport::{Channel, Sink};
 
 use crate::cancel::Cancel;
 use crate::convergence::{Convergence, RoundStats};
-use crate::digest::{PageDigests, RecordLog, StateDigests, machine_digest};
+use crate::digest::{PageDigests, RecordLog, SectionsDigest, state_digest, total_digest};
 use crate::error::{Failure, MigrationError, Outcome, Standing, sentence};
 use crate::handover::{Digest, SourceAction, SourceEvent, SourceMachine, SourceState};
 use crate::migratable::{GiveUpError, MigrationSource, Ownership};
@@ -96,13 +96,13 @@ struct Engine<'a, L: SourceLink> {
     settings: &'a Settings,
     observer: &'a mut dyn Observer,
     link: Rc<RefCell<L>>,
-    writer: stream::Writer<Port<L>>,
+    writer: stream::StreamWriter<Port<L>>,
     machine: SourceMachine,
     ram: GuestRam,
     was_running: bool,
     digests: PageDigests,
     records: RecordLog,
-    machine_digest: Digest,
+    sections_digest: SectionsDigest,
     convergence: Convergence,
     rounds: Vec<RoundStats>,
     pending: memory::DirtyBitmap,
@@ -129,7 +129,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
     ) -> Self {
         let link = Rc::new(RefCell::new(link));
         let ram = source.ram();
-        let writer = stream::Writer::new(Port(link.clone()), source.schemas());
+        let writer = stream::StreamWriter::new(Port(link.clone()), source.schemas());
         Self {
             ownership,
             settings,
@@ -140,7 +140,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             was_running: source.was_running(),
             digests: PageDigests::new(ram.pages()),
             records: RecordLog::default(),
-            machine_digest: [0; 32],
+            sections_digest: SectionsDigest::default(),
             convergence: Convergence::new(settings),
             rounds: Vec::new(),
             pending: memory::DirtyBitmap::all(ram.pages()),
@@ -227,7 +227,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         const DOING: &str = "the machine section is sent";
         self.report(Phase::Building, 0, 0);
         let (machine_type, machine) = (self.source.machine_type(), self.source.machine());
-        self.machine_digest = machine_digest(&machine_type, &machine);
+        self.sections_digest = SectionsDigest::new(&machine_type, &machine);
         let written =
             self.writer.configuration(&machine_type).and_then(|()| self.writer.machine(&machine));
         self.wrote(written, DOING)?;
@@ -296,10 +296,10 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             let written = self.writer.section(section);
             self.wrote(written, DOING)?;
         }
-        let blocks = self.digests.blocks(&self.ram);
-        let digests = StateDigests::new(self.machine_digest, &self.records, blocks, &sections);
-        self.digest = digests.total();
-        let written = self.writer.digest(&digests.encode()).and_then(|()| self.writer.finish());
+        let memory = self.digests.memory(&self.ram, &self.records);
+        let digest = state_digest(memory, self.sections_digest.finish(&sections));
+        self.digest = total_digest(&digest);
+        let written = self.writer.digest(&digest).and_then(|()| self.writer.end());
         self.wrote(written, DOING)?;
         self.check_pause(DOING)
     }

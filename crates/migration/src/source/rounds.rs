@@ -65,7 +65,8 @@ impl<L: SourceLink> Engine<'_, L> {
             self.convergence.learn(&stats);
             return self.pull_back();
         }
-        let ended = self.writer.ram_end();
+        // All pages went in rounds before, so that the guest could still be let go on.
+        let ended = self.writer.begin_ram_end().and_then(|()| self.writer.end_ram_end());
         self.wrote(ended, DOING)?;
         self.send_state()?;
         Ok(SourceEvent::Complete(self.digest))
@@ -125,9 +126,11 @@ impl<L: SourceLink> Engine<'_, L> {
         let total = pending.count() as u64;
         self.report(phase, 0, total);
 
+        let begun = self.writer.begin_ram_part();
+        self.wrote(begun, DOING)?;
         let mut rest = pending.iter();
         let mut content = [0; PAGE_SIZE];
-        let (mut block, mut first, mut end) = (0, 0, self.pages_of(0));
+        let (mut block, mut first, mut end) = (0u16, 0, self.pages_of(0));
         let mut done = 0;
         let mut complete = true;
         while let Some(page) = rest.next() {
@@ -164,7 +167,7 @@ impl<L: SourceLink> Engine<'_, L> {
             }
         }
         self.records.round_end();
-        let ended = self.writer.ram_round_end();
+        let ended = self.writer.end_ram_part();
         self.wrote(ended, DOING)?;
         self.push_out(DOING)?;
         if !stats.paused {
@@ -176,10 +179,10 @@ impl<L: SourceLink> Engine<'_, L> {
         Ok((stats, complete))
     }
 
-    fn pages_of(&self, block: usize) -> usize {
+    fn pages_of(&self, block: u16) -> usize {
         self.ram
             .blocks()
-            .get(block)
+            .get(usize::from(block))
             .map_or(usize::MAX / 2, |block| block.length as usize / PAGE_SIZE)
     }
 }

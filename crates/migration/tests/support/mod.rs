@@ -344,6 +344,7 @@ pub struct Target {
     pub refuse: Option<String>,
     pub fail_run: Option<String>,
     pub spoil_page: Option<usize>,
+    pub needs: Option<&'static str>,
     pub discarded: bool,
 }
 
@@ -355,6 +356,7 @@ impl Target {
             refuse: None,
             fail_run: None,
             spoil_page: None,
+            needs: None,
             discarded: false,
         }
     }
@@ -406,6 +408,8 @@ impl MigrationTarget for Target {
         let needed = [("guest", 0), ("clock", 0), ("clock", 1)];
         let missing: Vec<_> = needed
             .iter()
+            .copied()
+            .chain(self.needs.map(|name| (name, 0)))
             .filter(|(name, instance)| {
                 !sections.iter().any(|has| has.name == *name && has.instance == *instance)
             })

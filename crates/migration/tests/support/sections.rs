@@ -43,6 +43,12 @@ impl stream::Schemas for Known {
             _ => None,
         }
     }
+
+    fn expected(&self) -> Vec<(String, u32)> {
+        [("guest", 0), ("clock", 0), ("clock", 1)]
+            .map(|(name, instance)| (name.to_owned(), instance))
+            .into()
+    }
 }
 
 pub fn schemas() -> SharedSchemas {
