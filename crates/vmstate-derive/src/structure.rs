@@ -1,6 +1,6 @@
 //! The derive on a struct.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -34,9 +34,9 @@ struct Pieces {
     /// Entries for what is not saved.
     excused: Vec<TokenStream>,
     /// Types of the fields before the last; nothing in them may be open-ended.
-    inner: Vec<TokenStream>,
+    inner: Vec<(Span, TokenStream)>,
     /// The last field's, which may be.
-    last: Option<TokenStream>,
+    last: Option<(Span, TokenStream)>,
     /// Types that are in every encoding.
     all: Vec<TokenStream>,
     /// Conditions that are checked when the code is compiled.
@@ -154,7 +154,7 @@ impl Pieces {
         if argument(ty, "Option").is_some() {
             return error(span, "an `Option` is a subsection: `#[vmstate(subsection = \"name\")]`");
         }
-        self.push_type(quote_spanned! { span=> <#ty as ::vmstate::Field> });
+        self.push_type(span, quote_spanned! { span=> <#ty as ::vmstate::Field> });
         self.encode.push(quote_spanned! { span=>
             <#ty as ::vmstate::Field>::encode(#variable, out);
         });
@@ -179,7 +179,10 @@ impl Pieces {
         }
         let field = quote_spanned! { span=> <#element as ::vmstate::Field> };
         self.checks.push(quote_spanned! { span=>
-            assert!(!#field::OPEN_ENDED, "a list cannot hold structs that have subsections");
+            assert!(
+                #field::SOUND && !#field::OPEN_ENDED,
+                "a list cannot hold structs that have subsections",
+            );
             assert!(!#field::EMPTY, "a list cannot hold structs without saved fields");
         });
         let at = max.span();
@@ -187,7 +190,7 @@ impl Pieces {
             const MAX: u32 = #max;
             assert!(MAX > 0, "a list that is always empty");
         });
-        self.push_versions(&field);
+        self.push_versions(span, &field);
         // A list has bytes, and ends where its count says.
         if let Some(last) = self.last.take() {
             self.inner.push(last);
@@ -204,16 +207,19 @@ impl Pieces {
         ))
     }
 
-    fn push_type(&mut self, field: TokenStream) {
-        self.push_versions(&field);
-        if let Some(last) = self.last.replace(field.clone()) {
+    fn push_type(&mut self, span: Span, field: TokenStream) {
+        self.push_versions(span, &field);
+        self.checks.push(quote_spanned! { span=>
+            assert!(#field::SOUND, "an array cannot hold structs that have subsections");
+        });
+        if let Some(last) = self.last.replace((span, field.clone())) {
             self.inner.push(last);
         }
         self.all.push(field);
     }
 
-    fn push_versions(&mut self, field: &TokenStream) {
-        self.checks.push(quote! {
+    fn push_versions(&mut self, span: Span, field: &TokenStream) {
+        self.checks.push(quote_spanned! { span=>
             assert!(
                 !#field::VERSIONED,
                 "a struct within another has no version of its own in the stream: it has one \
@@ -278,7 +284,14 @@ impl Pieces {
             checks,
         } = self;
         let StructAttributes { name, version, minimum_version, validate } = of;
-        let last = last.iter();
+        let last = last.iter().map(|(_, field)| field);
+        let inner = inner.iter().map(|(span, field)| {
+            let span = *span;
+            quote_spanned! { span=>
+                const _: () =
+                    assert!(!#field::OPEN_ENDED, "a struct that has subsections is the last field");
+            }
+        });
         let (open_ended, end) = if subsection_names.is_empty() {
             (quote! { false #(|| #last::OPEN_ENDED)* }, quote! {})
         } else {
@@ -295,10 +308,7 @@ impl Pieces {
                 const SUBSECTIONS: &[&str] = &[#(#subsection_names),*];
 
                 #(const _: () = { #checks };)*
-                #(const _: () = assert!(
-                    !#inner::OPEN_ENDED,
-                    "a struct that has subsections is the last field",
-                );)*
+                #(#inner)*
 
                 #[automatically_derived]
                 impl ::vmstate::VmState for #ident {

@@ -41,6 +41,9 @@ pub trait Field: Sized {
     /// True if subsections may follow the fields: nothing but the end can come after it.
     #[doc(hidden)]
     const OPEN_ENDED: bool = false;
+    /// False if something open-ended is repeated in it.
+    #[doc(hidden)]
+    const SOUND: bool = true;
     /// True if it has more than one version.
     #[doc(hidden)]
     const VERSIONED: bool = false;
@@ -139,11 +142,7 @@ impl Field for bool {
 }
 
 impl<T: Field, const N: usize> Field for [T; N] {
-    const OPEN_ENDED: bool = {
-        assert!(!T::OPEN_ENDED, "an array cannot hold structs that have subsections");
-        assert!(N <= u32::MAX as usize, "an array is too long");
-        false
-    };
+    const SOUND: bool = !T::OPEN_ENDED && T::SOUND && N <= u32::MAX as usize;
     const VERSIONED: bool = T::VERSIONED;
     const EMPTY: bool = N == 0 || T::EMPTY;
 

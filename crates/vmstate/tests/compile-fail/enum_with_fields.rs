@@ -1,0 +1,10 @@
+use vmstate::VmState;
+
+#[derive(VmState)]
+#[repr(u8)]
+enum Mode {
+    Idle = 0,
+    Busy(u8) = 1,
+}
+
+fn main() {}

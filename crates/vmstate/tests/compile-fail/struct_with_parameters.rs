@@ -1,0 +1,10 @@
+use vmstate::VmState;
+
+#[derive(VmState)]
+#[vmstate(name = "device", version = 1)]
+struct DeviceState<T> {
+    /// A register.
+    register: T,
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use vmstate::VmState;
+
+#[derive(VmState)]
+#[vmstate(name = "device", version = 1)]
+struct DeviceState {
+    /// A register.
+    register: Vec<u8>,
+}
+
+fn main() {}
