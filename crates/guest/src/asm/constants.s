@@ -249,7 +249,7 @@
 
 # Iterations after which an interrupt that was sent at once counts as lost, and wake-ups from HLT
 # after which one that another thread of the host may have to send does.
-    .set SPIN_LIMIT, 1 << 27
+    .set SPIN_LIMIT, 1 << 25
     .set WAKE_LIMIT, 1 << 14
 
     .macro service number

@@ -126,13 +126,14 @@ disk_round:
     service SERVICE_DISK
     call clear_disk_buffer
     call verify_disk_block
-# A round from the last ones, as many as there are blocks: round - (round * 7) % min(round, blocks).
+# Any of the last rounds, as many as there are blocks: round - mix(round) % min(round, blocks).
+    mov rdi, rbx
+    call mix
     mov rcx, qword ptr [rip + disk_blocks]
     cmp rcx, rbx
     jb 2f
     mov rcx, rbx
-2:  imul rax, rbx, 7
-    xor edx, edx
+2:  xor edx, edx
     div rcx
     sub rbx, rdx
     call verify_disk_block
