@@ -109,7 +109,7 @@ impl I8254 {
         let channel = &mut self.channels[2];
         channel.settle(now);
         if let Some(byte) = data.first_mut() {
-            let refresh = (ticks_in(now, CLOCK_HZ) / REFRESH_TICKS) % 2 != 0;
+            let refresh = !(ticks_in(now, CLOCK_HZ) / REFRESH_TICKS).is_multiple_of(2);
             let bits = [
                 (channel.gate(), PORT61_GATE),
                 (self.speaker, PORT61_SPEAKER),
