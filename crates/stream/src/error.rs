@@ -41,8 +41,8 @@ impl fmt::Display for Part {
             Self::LastPages => "pages or the end of RAM",
             Self::Devices => "a device section or the digest",
             Self::End => "the end mark",
-            Self::Over => "nothing",
-            Self::Failed => "nothing, after an error,",
+            Self::Over => "nothing more",
+            Self::Failed => "nothing more",
         })
     }
 }
@@ -220,6 +220,9 @@ pub enum StreamErrorKind {
         /// What was found there.
         found: String,
     },
+    /// A read after [`Event::End`](crate::Event::End) or after an error.
+    #[error("nothing can be read after the end or an error")]
+    ReadAfterEnd,
     /// Bytes after the end.
     #[error("bytes after the end of the stream")]
     TrailingBytes,

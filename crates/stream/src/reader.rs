@@ -158,10 +158,7 @@ impl<R: Read> StreamReader<R> {
             Part::Pages | Part::LastPages => return self.record(),
             Part::Devices => self.device()?,
             Part::End => self.end()?,
-            Part::Over | Part::Failed => {
-                let kind = StreamErrorKind::OutOfOrder { expected: self.part, what: "a read" };
-                return Err(self.error(kind));
-            }
+            Part::Over | Part::Failed => return Err(self.error(StreamErrorKind::ReadAfterEnd)),
         };
         Ok(Step::Other(event))
     }
