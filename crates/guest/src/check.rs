@@ -52,17 +52,19 @@ checks! {
     X87 = 8, "x87";
     /// Carry was lost, or the x87 control word or MXCSR changed.
     Control = 9, "control";
-    /// A provoked exception was not delivered as it should. At: which.
+    /// A provoked exception was not delivered as it should. At: which; halves of expected and
+    /// found: vector, error code.
     Fault = 10, "fault";
     /// Rewritten code ran as it was before.
     ModifiedCode = 11, "modified-code";
     /// A processor or device register changed. At: its place in the guest's table.
     HeldRegister = 12, "held-register";
-    /// Too many ticks, or, with exact ticks, one that is lost or out of place. At: which timer.
+    /// Too many ticks, or, with exact ticks, one that is lost or out of place. At: the
+    /// timer: 0 local APIC, 1 PIT, 2 HPET, 3 RTC.
     Ticks = 13, "ticks";
-    /// A timer stopped. At: which timer.
+    /// A timer stopped. At: the timer, as for `Ticks`.
     TimerStopped = 14, "timer-stopped";
-    /// A clock went backwards or disagrees with the TSC. At: which clock.
+    /// A clock went backwards or disagrees with the TSC. At: the clock, numbered as for `Ticks`.
     Clock = 15, "clock";
     /// The TSC went backwards.
     Tsc = 16, "tsc";
@@ -80,4 +82,34 @@ checks! {
     DiskInterrupt = 22, "disk-interrupt";
     /// The serial port stopped taking bytes.
     Serial = 23, "serial";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_has_the_same_names_in_the_same_order() {
+        let mut table = Vec::new();
+        for (index, check) in Check::ALL.iter().enumerate() {
+            assert_eq!(*check as usize, index + 1);
+            assert_eq!(Check::from_name(check.name()), Some(*check));
+            assert_eq!(Check::from_exit_code(*check as u8), Some(*check));
+            table.extend(check.name().bytes());
+            table.push(0);
+        }
+        assert!(crate::code::bytes().windows(table.len()).any(|bytes| bytes == table));
+        assert_eq!(Check::from_exit_code(0), None);
+        assert_eq!(Check::from_name("memories"), None);
+    }
+
+    #[test]
+    fn the_guest_has_the_same_codes() {
+        let constants = include_str!("asm/constants.s");
+        for check in Check::ALL {
+            let name = check.name().to_uppercase().replace('-', "_");
+            let line = format!("    .set CHECK_{name}, {}\n", *check as u8);
+            assert!(constants.contains(&line), "{line}");
+        }
+    }
 }

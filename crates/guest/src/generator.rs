@@ -81,3 +81,58 @@ impl SliceState {
         (self.address + page_position(turn, self.count) * PAGE_SIZE, lap)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::Parameters;
+
+    #[test]
+    fn slices_share_the_work_area_and_each_lap_writes_every_page_once() {
+        for (pages, vcpus) in [(32, 1), (33, 2), (4097, 3), (7, 4)] {
+            let mut parameters = Parameters::new(64 << 20, vcpus, 0);
+            parameters.work_pages = pages;
+            let mut addresses = BTreeSet::new();
+            for vcpu in 0..vcpus {
+                let slice = SliceState::after(&parameters, vcpu, 0);
+                assert_eq!((slice.lap, slice.cursor), (1, 0));
+                for turn in 0..slice.count {
+                    let (address, lap) = slice.page(turn);
+                    assert_eq!(lap, 0, "filled before the first round");
+                    assert!(addresses.insert(address), "{address:#x} twice");
+                }
+            }
+            assert_eq!(addresses.len() as u64, pages);
+            assert_eq!(addresses.first(), Some(&parameters.work_address));
+            assert_eq!(
+                addresses.last(),
+                Some(&(parameters.work_address + (pages - 1) * PAGE_SIZE))
+            );
+        }
+    }
+
+    #[test]
+    fn laps_follow_the_rounds() {
+        let mut parameters = Parameters::new(256 << 10, 1, 0);
+        parameters.pages_per_round = 10;
+        let slice = SliceState::after(&parameters, 0, 7);
+        assert_eq!((slice.lap, slice.cursor), (3, 6));
+        assert_eq!(slice.page(5).1, 3);
+        assert_eq!(slice.page(6).1, 2);
+    }
+
+    #[test]
+    fn pages_laps_and_seeds_differ() {
+        let words: BTreeSet<_> =
+            [(1, 0x2_0000, 0), (2, 0x2_0000, 0), (1, 0x2_1000, 0), (1, 0x2_0000, 1)]
+                .into_iter()
+                .flat_map(|(seed, address, lap)| {
+                    (0..512).map(move |index| page_word(seed, address, lap, index))
+                })
+                .collect();
+        assert_eq!(words.len(), 4 * 512);
+        assert_ne!(disk_block_word(1, 0, 0, 0), page_word(1, 0, 0, 0));
+    }
+}

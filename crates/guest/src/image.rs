@@ -66,3 +66,54 @@ fn page_tables() -> Vec<u8> {
     set(layout::WINDOW_TABLES, 0, (layout::WINDOW_TABLES + layout::PAGE_SIZE) | USER);
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walks the image's tables as a processor does; the physical address, if mapped.
+    fn walk(tables: &[u8], address: u64) -> Option<u64> {
+        let mut table = layout::PAGE_TABLES;
+        for (level, shift) in [39, 30, 21, 12].into_iter().enumerate() {
+            let place = (table - layout::PAGE_TABLES) + ((address >> shift) & 511) * 8;
+            let place = usize::try_from(place).unwrap();
+            let entry = u64::from_le_bytes(tables[place..place + 8].try_into().unwrap());
+            if entry & 1 == 0 {
+                return None;
+            }
+            assert_eq!(entry & 6, 6, "ring 3 may write everywhere");
+            assert_eq!(entry & 0x60, 0, "neither accessed nor dirty yet");
+            table = entry & 0x000f_ffff_ffff_f000;
+            if level == 3 || entry & LARGE != 0 {
+                return Some(table + (address & ((1 << shift) - 1)));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn segments_lie_where_the_layout_says() {
+        let GuestImage { segments, entry } = image();
+        let [code, tables] = &segments[..] else { panic!("two segments") };
+        assert_eq!(code.address, layout::IMAGE);
+        assert_eq!(code.bytes[..2], [0xfa, 0xfc], "the start-up page begins with cli, cld");
+        assert!(code.address + code.bytes.len() as u64 <= layout::IMAGE_END);
+        assert!(entry.rip > layout::IMAGE && entry.rip < layout::IMAGE_END);
+        assert_eq!(tables.address, layout::PAGE_TABLES);
+        assert_eq!(entry.cr3, layout::PAGE_TABLES);
+        assert_eq!(tables.bytes.len(), 8 * 4096);
+        let own = layout::PER_VCPU + layout::MAX_VCPUS * layout::PER_VCPU_SIZE;
+        assert!(own <= layout::WORK_AREA_MIN);
+    }
+
+    #[test]
+    fn the_first_4_gib_are_mapped_to_themselves() {
+        let tables = page_tables();
+        for address in [0, 0x12_3456, 0x7fff_ffff, 0xfeb0_2e00, 0xfee0_0300, 0xffff_ffff] {
+            assert_eq!(walk(&tables, address), Some(address), "{address:#x}");
+        }
+        for address in [layout::WINDOW, layout::UNMAPPED, 1 << 40, 1 << 46] {
+            assert_eq!(walk(&tables, address), None, "{address:#x}");
+        }
+    }
+}

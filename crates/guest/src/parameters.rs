@@ -262,3 +262,76 @@ impl Parameters {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gives_good_parameters() {
+        for shift in 18..=36 {
+            for vcpus in 1..=layout::MAX_VCPUS {
+                let parameters = Parameters::new(1 << shift, vcpus, 3);
+                let bytes = parameters.to_bytes().expect("good parameters");
+                let word = |index: usize| {
+                    u64::from_le_bytes(bytes[8 * index..8 * index + 8].try_into().unwrap())
+                };
+                assert_eq!(word(0), Parameters::MAGIC);
+                assert_eq!(word(1), Parameters::VERSION);
+                assert_eq!(word(3), parameters.memory_bytes);
+                assert_eq!(word(6), 3);
+                assert_eq!(word(11), vcpus);
+                assert_eq!(word(14), 5_965, "5 ms of the PIT");
+                assert_eq!(word(18), parameters.register_loops);
+            }
+        }
+    }
+
+    #[test]
+    fn the_guest_has_the_same_layout() {
+        let constants = include_str!("asm/constants.s");
+        for (name, flag) in [
+            ("DISK", Flags::DISK),
+            ("HPET", Flags::HPET),
+            ("EXACT_TICKS", Flags::EXACT_TICKS),
+            ("TSC_UNPROMISED", Flags::TSC_UNPROMISED),
+            ("CPUID_UNPROMISED", Flags::CPUID_UNPROMISED),
+            ("RTC_UNPROMISED", Flags::RTC_UNPROMISED),
+            ("SERIAL_POLLED", Flags::SERIAL_POLLED),
+            ("NO_PIT", Flags::NO_PIT),
+            ("NO_PIC", Flags::NO_PIC),
+        ] {
+            let line = format!("    .set FLAG_{name}, 1 << {}\n", flag.bits().trailing_zeros());
+            assert!(constants.contains(&line), "{line}");
+        }
+        let last = format!("PARAMETERS + {:#x}\n", Parameters::SIZE - 8);
+        assert!(constants.contains(&format!("    .set PARAMETER_REGISTER_LOOPS, {last}")));
+    }
+
+    #[test]
+    fn bad_parameters_are_refused_by_name() {
+        let good = Parameters::new(1 << 20, 2, 0);
+        let refused = |change: fn(&mut Parameters)| {
+            let mut parameters = good.clone();
+            change(&mut parameters);
+            parameters.to_bytes().expect_err("refused").to_string()
+        };
+        assert!(refused(|it| it.memory_bytes = 1 << 17).contains("131072 bytes"));
+        assert!(refused(|it| it.memory_bytes += 1).contains("whole pages"));
+        assert!(refused(|it| it.vcpus = 5).contains("5 vcpus"));
+        assert!(refused(|it| it.vcpus = 0).contains("0 vcpus"));
+        for work_area in [
+            refused(|it| it.work_address = 0x1_f000),
+            refused(|it| it.work_address += 8),
+            refused(|it| it.work_pages = 1),
+            refused(|it| it.work_pages = 1 << 20),
+            refused(|it| it.work_pages = u64::MAX),
+        ] {
+            assert!(work_area.starts_with("work area"), "{work_area}");
+        }
+        assert!(refused(|it| it.tick_ns = 1).starts_with("tick_ns is 1"));
+        assert!(refused(|it| it.drift_ppm = 0).starts_with("drift_ppm is 0"));
+        assert!(refused(|it| it.pages_per_round = 0).starts_with("pages_per_round"));
+        assert!(refused(|it| it.flags = Flags(1 << 20)).starts_with("flags"));
+    }
+}

@@ -189,3 +189,63 @@ impl Words<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUND: &str = "round 7: 13328 pages ok, ticks 177 lapic 96 pit 47 hpet 0 rtc 34, \
+                         ipis 156, disk 84, faults 84, tsc 0x3798f1db";
+
+    #[test]
+    fn reads_every_kind_of_line() {
+        let counts = RoundLine {
+            round: 7,
+            pages: 13_328,
+            ticks: TickCounts { lapic: 96, pit: 47, hpet: 0, rtc: 34 },
+            ipis: 156,
+            disk: 84,
+            faults: 84,
+            tsc: 0x3798_f1db,
+        };
+        assert_eq!(Line::parse(ROUND), Some(Line::Round(counts)));
+        assert_eq!(Line::parse(&format!("{ROUND}\r\n")), Some(Line::Round(counts)));
+        let pass = ROUND.replace("round 7", "PASS rounds 7");
+        assert_eq!(Line::parse(&pass), Some(Line::Pass(counts)));
+        let start = "ferry guest 1: memory 262144, work area 0x20000 pages 32, vcpus 2, \
+                     rounds 0, seed 0xff, tsc khz 1000000";
+        let expected = StartLine {
+            memory_bytes: 262_144,
+            work_address: 0x2_0000,
+            work_pages: 32,
+            vcpus: 2,
+            rounds: 0,
+            seed: 0xff,
+            tsc_khz: 1_000_000,
+        };
+        assert_eq!(Line::parse(start), Some(Line::Start(expected)));
+        let fail = "FAIL round 3 vcpu 1 check disk-data: at 0x10 expected 0xa found 0xb";
+        let expected = Line::Fail {
+            round: 3,
+            vcpu: 1,
+            check: Check::DiskData,
+            at: 0x10,
+            expected: 0xa,
+            found: 0xb,
+        };
+        assert_eq!(Line::parse(fail), Some(expected));
+    }
+
+    #[test]
+    fn takes_nothing_else() {
+        for text in ["", "round", "round 7", "PASS", "FAIL round 1 vcpu 0 check nothing: at 0x0"] {
+            assert_eq!(Line::parse(text), None, "{text}");
+        }
+        for end in 0..=ROUND.find("0x").unwrap() {
+            assert_eq!(Line::parse(&ROUND[..end]), None, "cut at {end}");
+        }
+        assert_eq!(Line::parse(&format!("{ROUND} ")), None);
+        assert_eq!(Line::parse(&ROUND.replace("177", "178")), None, "more ticks than their parts");
+        assert_eq!(Line::parse(&ROUND.replace("13328", "99999999999999999999")), None);
+    }
+}

@@ -137,9 +137,9 @@ fn survives_moves_by_qemu() {
             passed(&parameters, &running.finish());
         } else {
             running.until_round(5 * (count + 1));
-            control::save_and_quit(&socket, &saved);
+            let quit = control::save_and_quit(&socket, &saved);
             let ending = running.finish();
-            assert!(!ending.text().contains("FAIL"), "{}", ending.text());
+            assert!(quit.is_ok() && !ending.text().contains("FAIL"), "{quit:?}\n{}", ending.text());
         }
     }
 }
