@@ -6,8 +6,8 @@
 //! [`Shape::Copy`]. Nothing in here touches memory, and nothing in here is `unsafe`.
 //!
 //! Order of work for one instruction: #UD/#NM checks (by [`SimdInstruction::xmm`] and
-//! [`SimdInstruction::mmx`]), fetch (with the alignment check), `run`,
-//! [`SimdEnv::unmasked`], and only then the store and the x87-to-MMX transition.
+//! [`SimdInstruction::mmx`]), fetch (with the alignment check), `run`, the x87-to-MMX transition,
+//! [`SimdEnv::unmasked`], and only then the store.
 
 mod approximate;
 mod arithmetic;
