@@ -2,10 +2,12 @@
 //! wiring between them. It is passive: the machine tells it the time and which vCPU speaks.
 
 use cpu::{Bus, GeneralProtection, Signal};
-use devices::{
-    AcpiGed, EmptySlot, ExitDevice, FwCfg, FwCfgContents, Hpet, I8254, IoApic, Lapic, PicPair, Power,
-    Rtc, Serial16550,
-};
+use devices::acpi_ged::{AcpiGed, Power};
+use devices::exit_device::ExitDevice;
+use devices::fw_cfg::{FwCfg, FwCfgContents};
+use devices::serial::Serial16550;
+use devices::virtio::EmptySlot;
+use devices::{Hpet, I8254, Rtc};
 use machine::{MachineConfig, board as map};
 use memory::GuestRam;
 
@@ -50,10 +52,13 @@ impl Board {
     ///
     /// # Errors
     /// If a disk's back end is not what the configuration promises.
-    pub fn new(config: &MachineConfig, ram: &GuestRam, slots: Vec<Slot>) -> Result<Self, BackendError> {
+    pub fn new(
+        config: &MachineConfig,
+        ram: &GuestRam,
+        slots: Vec<Slot>,
+    ) -> Result<Self, BackendError> {
         let clock = Clock::new(config);
         let contents = FwCfgContents {
-            id: config.uuid,
             cpus: config.cpus.count as u16,
             ram_size: config.memory_bytes,
             files: Vec::new(),
@@ -126,57 +131,57 @@ impl Board {
     fn advance_to(&mut self, now: u64) {
         self.interrupts.advance(now);
         self.pit.advance(now);
-        self.pit_line(now);
+        self.pit_line();
         if self.hpet.is_some() {
             if let Some(hpet) = &mut self.hpet {
                 hpet.advance(now);
             }
-            self.hpet_lines(now);
+            self.hpet_lines();
         }
         self.rtc.advance(now);
-        self.rtc_line(now);
+        self.rtc_line();
         self.serial.advance(now);
-        self.serial_line(now);
+        self.serial_line();
         for index in 0..self.slots.len() {
             if self.slots[index].device.deadline().is_some() {
                 self.slots[index].device.advance(now);
-                self.slot_line(index, now);
+                self.slot_line(index);
             }
         }
     }
 
-    fn pit_line(&mut self, now: u64) {
+    fn pit_line(&mut self) {
         let replaced = self.hpet.as_ref().is_some_and(Hpet::legacy_mode);
         if !replaced {
-            self.interrupts.set_isa(map::PIT_IRQ, self.pit.irq_level(), now);
+            self.interrupts.set_isa(map::PIT_IRQ, self.pit.irq_level());
         }
     }
 
-    fn rtc_line(&mut self, now: u64) {
+    fn rtc_line(&mut self) {
         let replaced = self.hpet.as_ref().is_some_and(Hpet::legacy_mode);
         if !replaced {
-            self.interrupts.set_isa(map::RTC_IRQ, self.rtc.irq_level(), now);
+            self.interrupts.set_isa(map::RTC_IRQ, self.rtc.irq_level());
         }
     }
 
-    fn hpet_lines(&mut self, now: u64) {
+    fn hpet_lines(&mut self) {
         let Some(hpet) = &self.hpet else { return };
         for (pin, level) in hpet.lines() {
-            self.interrupts.set_pin(pin, level, now);
+            self.interrupts.set_gsi(pin, level);
         }
     }
 
-    pub(crate) fn serial_line(&mut self, now: u64) {
-        self.interrupts.set_isa(map::SERIAL_IRQ, self.serial.irq_level(), now);
+    pub(crate) fn serial_line(&mut self) {
+        self.interrupts.set_isa(map::SERIAL_IRQ, self.serial.irq_level());
     }
 
-    pub(crate) fn ged_line(&mut self, now: u64) {
-        self.interrupts.set_isa(map::GED_IRQ, self.ged.irq_level(), now);
+    pub(crate) fn ged_line(&mut self) {
+        self.interrupts.set_isa(map::GED_IRQ, self.ged.irq_level());
     }
 
-    pub(crate) fn slot_line(&mut self, index: usize, now: u64) {
+    pub(crate) fn slot_line(&mut self, index: usize) {
         let slot = &self.slots[index];
-        self.interrupts.set_gsi(map::virtio_gsi(slot.number), slot.device.irq_level(), now);
+        self.interrupts.set_gsi(map::virtio_gsi(slot.number), slot.device.irq_level());
     }
 
     /// After an access: does a deadline or somebody else concern the machine before the run ends?
@@ -190,15 +195,15 @@ impl Board {
         let offset = |region: map::Region| region.contains(port).then(|| port - region.base);
         if let Some(offset) = offset(map::SERIAL) {
             self.serial.read(now, offset, data);
-            self.serial_line(now);
+            self.serial_line();
         } else if let Some(offset) = offset(map::PIT) {
             self.pit.read(now, offset, data);
-            self.pit_line(now);
+            self.pit_line();
         } else if map::PIT_CONTROL.contains(port) {
             self.pit.read_control(now, data);
         } else if let Some(offset) = offset(map::RTC) {
             self.rtc.read(now, offset, data);
-            self.rtc_line(now);
+            self.rtc_line();
         } else if is_pic(port) {
             self.interrupts.pic_read(now, port, data);
         } else if let Some(offset) = offset(map::FW_CFG) {
@@ -214,16 +219,16 @@ impl Board {
         let offset = |region: map::Region| region.contains(port).then(|| port - region.base);
         if let Some(offset) = offset(map::SERIAL) {
             self.serial.write(now, offset, data);
-            self.serial_line(now);
+            self.serial_line();
         } else if let Some(offset) = offset(map::PIT) {
             self.pit.write(now, offset, data);
-            self.pit_line(now);
+            self.pit_line();
         } else if map::PIT_CONTROL.contains(port) {
             self.pit.write_control(now, data);
-            self.pit_line(now);
+            self.pit_line();
         } else if let Some(offset) = offset(map::RTC) {
             self.rtc.write(now, offset, data);
-            self.rtc_line(now);
+            self.rtc_line();
         } else if is_pic(port) {
             self.interrupts.pic_write(now, port, data);
         } else if let Some(offset) = offset(map::FW_CFG) {
@@ -243,7 +248,7 @@ impl Board {
         } else if let Some(index) = self.slot_at(address) {
             let base = map::virtio_region(self.slots[index].number).base;
             self.slots[index].device.read(now, address - base, data);
-            self.slot_line(index, now);
+            self.slot_line(index);
         } else if let Some(offset) = offset(map::IOAPIC_0) {
             self.interrupts.ioapic_read(0, now, offset, data);
         } else if let Some(offset) = offset(map::IOAPIC_1) {
@@ -252,7 +257,7 @@ impl Board {
             hpet.read(now, offset, data);
         } else if let Some(offset) = offset(map::GED_EVENTS) {
             self.ged.read(now, offset, data);
-            self.ged_line(now);
+            self.ged_line();
         } else if let Some(offset) = offset(map::GED_REGISTERS) {
             self.ged.read_registers(now, offset, data);
         } else if in_slots(address) {
@@ -269,7 +274,7 @@ impl Board {
         } else if let Some(index) = self.slot_at(address) {
             let base = map::virtio_region(self.slots[index].number).base;
             self.slots[index].device.write(now, address - base, data);
-            self.slot_line(index, now);
+            self.slot_line(index);
         } else if let Some(offset) = offset(map::IOAPIC_0) {
             self.interrupts.ioapic_write(0, now, offset, data);
         } else if let Some(offset) = offset(map::IOAPIC_1) {
@@ -278,12 +283,12 @@ impl Board {
             if let Some(hpet) = &mut self.hpet {
                 hpet.write(now, offset, data);
             }
-            self.hpet_lines(now);
-            self.pit_line(now);
-            self.rtc_line(now);
+            self.hpet_lines();
+            self.pit_line();
+            self.rtc_line();
         } else if let Some(offset) = offset(map::GED_EVENTS) {
             self.ged.write(now, offset, data);
-            self.ged_line(now);
+            self.ged_line();
         } else if let Some(offset) = offset(map::GED_REGISTERS) {
             self.ged.write_registers(now, offset, data);
             match self.ged.take_power() {
@@ -356,9 +361,8 @@ impl Bus for Board {
         self.interrupts.task_priority(self.current)
     }
 
-    fn set_task_priority(&mut self, at: u64, value: u8) {
-        let now = self.clock.now(at);
-        self.interrupts.set_task_priority(self.current, now, value);
+    fn set_task_priority(&mut self, _: u64, value: u8) {
+        self.interrupts.set_task_priority(self.current, value);
         self.look_around();
     }
 
@@ -366,13 +370,11 @@ impl Bus for Board {
         self.interrupts.is_pending(self.current)
     }
 
-    fn acknowledge_interrupt(&mut self, at: u64) -> Option<u8> {
-        let now = self.clock.now(at);
-        self.interrupts.acknowledge(self.current, now)
+    fn acknowledge_interrupt(&mut self, _: u64) -> Option<u8> {
+        self.interrupts.acknowledge(self.current)
     }
 
     fn attention(&mut self) -> bool {
         self.attention
     }
 }
-

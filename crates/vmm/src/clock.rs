@@ -169,7 +169,9 @@ impl Clock {
             let counted = state.instructions.checked_shl(u32::from(shift));
             let virtual_ns = counted.and_then(|counted| counted.checked_add(state.skipped_ns));
             if virtual_ns != Some(state.virtual_ns) {
-                return Err(Invalid::new("virtual_ns is not the instructions and what was skipped"));
+                return Err(Invalid::new(
+                    "virtual_ns is not the instructions and what was skipped",
+                ));
             }
         } else if state.skipped_ns != 0 {
             return Err(Invalid::new("skipped_ns without icount"));

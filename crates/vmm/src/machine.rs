@@ -8,6 +8,7 @@ use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam, MemoryError};
 
 use crate::board::{Board, Request};
+use crate::boot::{self, Boot, BootError};
 use crate::slots::{self, BackendError, SlotDevice};
 
 /// Instructions that a vCPU runs before the next one has its turn. A promise of `ferry-1` under
@@ -30,6 +31,12 @@ pub enum BuildError {
     /// A back end is missing or wrong.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// What it boots cannot be used.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The accelerator does not take the first state.
+    #[error(transparent)]
+    Accelerator(#[from] AcceleratorError),
 }
 
 /// Why the machine stopped running for a moment.
@@ -89,6 +96,23 @@ impl Machine {
         })
     }
 
+    /// Builds a machine and puts into it what it boots.
+    ///
+    /// # Errors
+    /// If it cannot be built here, or the boot files cannot be used.
+    pub fn boot(
+        config: &MachineConfig,
+        boot: &Boot,
+        host: &HostConfig,
+    ) -> Result<Self, BuildError> {
+        let mut machine = Self::build(config, host)?;
+        let model = CpuModel::find(&config.cpus.model)
+            .ok_or_else(|| BuildError::CpuModel(config.cpus.model.clone()))?;
+        let state = boot::prepare(boot, config, model, &machine.ram)?;
+        machine.start_at(&state)?;
+        Ok(machine)
+    }
+
     /// The configuration.
     pub fn config(&self) -> &MachineConfig {
         &self.config
@@ -105,10 +129,7 @@ impl Machine {
     }
 
     /// Gives the bootstrap processor its first state.
-    ///
-    /// # Errors
-    /// If the accelerator does not take it.
-    pub fn start_at(&mut self, state: &CpuState) -> Result<(), AcceleratorError> {
+    fn start_at(&mut self, state: &CpuState) -> Result<(), AcceleratorError> {
         let tsc = self.board.clock.tsc(self.board.clock.now(0));
         self.vcpus[0].set_state(state, tsc)
     }
@@ -182,7 +203,8 @@ impl Machine {
     fn next_vcpu(&mut self) -> Option<usize> {
         for _ in 0..self.vcpus.len() {
             let candidate = &self.vcpus[self.turn];
-            if !candidate.is_idle() || candidate.wakes(self.board.interrupts.is_pending(self.turn)) {
+            if !candidate.is_idle() || candidate.wakes(self.board.interrupts.is_pending(self.turn))
+            {
                 return Some(self.turn);
             }
             self.end_turn();
@@ -195,7 +217,8 @@ impl Machine {
         let deadline = self.board.deadline();
         if self.board.clock.is_icount() {
             self.board.horizon = deadline.unwrap_or(u64::MAX);
-            let to_deadline = deadline.and_then(|deadline| self.board.clock.instructions_to(deadline));
+            let to_deadline =
+                deadline.and_then(|deadline| self.board.clock.instructions_to(deadline));
             return to_deadline.unwrap_or(u64::MAX).clamp(1, self.slice_left.max(1));
         }
         let longest = now + LONGEST_RUN_NS as u64;
@@ -272,7 +295,7 @@ impl Machine {
     pub fn press_power_button(&mut self) {
         let now = self.board.clock.now(0);
         self.board.ged.press_power_button();
-        self.board.ged_line(now);
+        self.board.ged_line();
     }
 
     /// Hands input to the serial port or a console; returns how many bytes it took.
@@ -283,7 +306,7 @@ impl Machine {
             for byte in &bytes[..taken] {
                 self.board.serial.receive(now, *byte);
             }
-            self.board.serial_line(now);
+            self.board.serial_line();
             return taken;
         }
         let Some(index) = self.board.slots.iter().position(|slot| slot.id == id) else {
@@ -293,7 +316,7 @@ impl Machine {
             SlotDevice::Console(console) => console.receive(bytes),
             SlotDevice::Block(_) | SlotDevice::Rng(_) => bytes.len(),
         };
-        self.board.slot_line(index, now);
+        self.board.slot_line(index);
         taken
     }
 
@@ -318,7 +341,7 @@ impl Machine {
             }
             if !all.is_empty() {
                 outputs.push((slot.id.clone(), all));
-                self.board.slot_line(index, now);
+                self.board.slot_line(index);
             }
         }
         outputs

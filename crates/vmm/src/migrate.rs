@@ -3,7 +3,9 @@
 
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
-use migration::{Cause, GiveUpError, MigrationSource, MigrationTarget, Ownership, Refusal, SharedSchemas};
+use migration::{
+    Cause, GiveUpError, MigrationSource, MigrationTarget, Ownership, Refusal, SharedSchemas,
+};
 use vmstate::SavedSection;
 
 use crate::machine::Machine;
@@ -108,6 +110,7 @@ pub struct VmTarget {
     endpoints: Option<MakeEndpoints>,
     machine: Option<Machine>,
     run_at_once: bool,
+    without_thread: bool,
     vm: Option<Vm>,
 }
 
@@ -123,8 +126,21 @@ impl VmTarget {
             endpoints: Some(Box::new(endpoints)),
             machine: None,
             run_at_once: false,
+            without_thread: false,
             vm: None,
         }
+    }
+
+    /// Leaves the machine to the caller, who runs it himself; see [`Self::into_machine`].
+    #[must_use]
+    pub fn without_thread(mut self) -> Self {
+        self.without_thread = true;
+        self
+    }
+
+    /// The machine, loaded and owned, paused and without a thread.
+    pub fn into_machine(self) -> Option<Machine> {
+        self.machine
     }
 
     /// The machine, once it was taken over.
@@ -152,8 +168,8 @@ impl MigrationTarget for VmTarget {
         if let Some(refusal) = Refusal::from_reasons(reasons) {
             return Err(refusal);
         }
-        let built = Machine::build(&config, &self.host)
-            .map_err(|error| Refusal::new(chain(&error)))?;
+        let built =
+            Machine::build(&config, &self.host).map_err(|error| Refusal::new(chain(&error)))?;
         self.machine = Some(built);
         Ok(())
     }
@@ -167,10 +183,8 @@ impl MigrationTarget for VmTarget {
     }
 
     fn load(&mut self, sections: &[SavedSection]) -> Result<(), Refusal> {
-        let running = self
-            .built()
-            .restore(sections)
-            .map_err(|error| Refusal::new(chain(&error)))?;
+        let running =
+            self.built().restore(sections).map_err(|error| Refusal::new(chain(&error)))?;
         self.run_at_once = running;
         Ok(())
     }
@@ -183,12 +197,13 @@ impl MigrationTarget for VmTarget {
     }
 
     fn run(&mut self) -> Result<(), Cause> {
+        if self.without_thread {
+            return Ok(self.built().lock_disks()?);
+        }
         let Some(mut machine) = self.machine.take() else { return Err(VmError::Over.into()) };
         let locked = machine.lock_disks();
-        let endpoints = self
-            .endpoints
-            .take()
-            .map_or_else(Endpoints::default, |make| make(machine.config()));
+        let endpoints =
+            self.endpoints.take().map_or_else(Endpoints::default, |make| make(machine.config()));
         let vm = Vm::adopt(machine, endpoints);
         self.vm = Some(vm.clone());
         locked?;

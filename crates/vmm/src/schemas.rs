@@ -7,9 +7,7 @@ use devices::acpi_ged::AcpiGedState;
 use devices::exit_device::ExitState;
 use devices::fw_cfg::FwCfgState;
 use devices::serial::SerialState;
-use devices::virtio::{
-    VirtioBlockState, VirtioConsoleState, VirtioRngState, virtio_section_name,
-};
+use devices::virtio::{VirtioBlockState, VirtioConsoleState, VirtioRngState, virtio_section_name};
 use devices::{HpetState, I8254State, I8259State, IoApicState, LapicState, RtcState};
 use machine::{MachineConfig, VirtioKind, board};
 use vmstate::{Schema, VmState};
@@ -30,7 +28,7 @@ pub struct MachineSchemas {
 }
 
 /// The sections of a machine with this configuration.
-pub fn schemas(config: &MachineConfig) -> Arc<dyn stream::Schemas + Send + Sync> {
+pub fn schemas(config: &MachineConfig) -> migration::SharedSchemas {
     Arc::new(MachineSchemas::new(config))
 }
 

@@ -161,9 +161,8 @@ pub fn plug(
                 VirtioKind::Rng { id, source } => {
                     let source = match source {
                         Entropy::Seeded { seed } => RngSource::seeded(*seed),
-                        Entropy::Host => RngSource::host().map_err(|source| {
-                            BackendError::Entropy { id: id.clone(), source }
-                        })?,
+                        Entropy::Host => RngSource::host()
+                            .map_err(|source| BackendError::Entropy { id: id.clone(), source })?,
                     };
                     let device = VirtioRng::new(source);
                     SlotDevice::Rng(Box::new(VirtioMmio::new(base, device, ram.clone())))

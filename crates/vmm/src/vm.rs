@@ -11,13 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cpu::{AcceleratorError, CpuModel};
+use cpu::AcceleratorError;
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
 use vmstate::SavedSection;
 
 use crate::board::Request;
-use crate::boot::{self, Boot, BootError};
+use crate::boot::Boot;
 use crate::machine::{BuildError, Machine, Stop};
 use crate::slots::BackendError;
 use crate::state::StateError;
@@ -87,12 +87,9 @@ pub struct Endpoints {
 /// A machine could not be made or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// It could not be built.
+    /// It could not be built or booted.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// It could not be booted.
-    #[error(transparent)]
-    Boot(#[from] BootError),
     /// The accelerator failed.
     #[error(transparent)]
     Accelerator(#[from] AcceleratorError),
@@ -154,12 +151,8 @@ impl Vm {
         host: &HostConfig,
         endpoints: Endpoints,
     ) -> Result<Self, VmError> {
-        let mut machine = Machine::build(config, host)?;
+        let mut machine = Machine::boot(config, boot, host)?;
         machine.lock_disks()?;
-        let model = CpuModel::find(&config.cpus.model)
-            .ok_or_else(|| BuildError::CpuModel(config.cpus.model.clone()))?;
-        let state = boot::prepare(boot, config, model, machine.ram())?;
-        machine.start_at(&state)?;
         Ok(Self::adopt(machine, endpoints))
     }
 

@@ -3,12 +3,12 @@
 //! reserves room for them.
 
 use acpi_tables::Aml;
+use acpi_tables::aml::{And, Field, If};
 use acpi_tables::aml::{
     Device, EISAName, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, Interrupt,
     Local, Memory32Fixed, Method, Name, Notify, OpRegion, OpRegionSpace, Package, Path,
     ResourceTemplate, Scope, Store,
 };
-use acpi_tables::aml::{And, Field, If};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::{GenericAddress, Sdt};
 use machine::{MachineConfig, board};
@@ -134,14 +134,10 @@ fn serial_port(aml: &mut Vec<u8>) {
     let ports = IO::new(board::SERIAL.base as u16, board::SERIAL.base as u16, 0, 8);
     let interrupt = Interrupt::new(true, true, false, false, board::SERIAL_IRQ);
     let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
-    let device = Device::new(
-        "COM1".into(),
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
-            &Name::new("_UID".into(), &1u8),
-            &Name::new("_CRS".into(), &resources),
-        ],
-    );
+    let hid = Name::new("_HID".into(), &EISAName::new("PNP0501"));
+    let uid = Name::new("_UID".into(), &1u8);
+    let crs = Name::new("_CRS".into(), &resources);
+    let device = Device::new("COM1".into(), vec![&hid, &uid, &crs]);
     Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
 }
 
@@ -152,24 +148,19 @@ fn virtio_slot(slot: u8, aml: &mut Vec<u8>) {
     let interrupt = Interrupt::new(true, false, false, false, gsi);
     let resources = ResourceTemplate::new(vec![&memory, &interrupt]);
     let name = format!("VR{slot:02}");
-    let device = Device::new(
-        name.as_str().into(),
-        vec![
-            &Name::new("_HID".into(), &"LNRO0005"),
-            &Name::new("_UID".into(), &slot),
-            &Name::new("_CRS".into(), &resources),
-        ],
-    );
+    let hid = Name::new("_HID".into(), &"LNRO0005");
+    let uid = Name::new("_UID".into(), &slot);
+    let crs = Name::new("_CRS".into(), &resources);
+    let device = Device::new(name.as_str().into(), vec![&hid, &uid, &crs]);
     Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
 }
 
 /// The generic event device, and the button that it speaks for.
 fn power_button(aml: &mut Vec<u8>) {
-    let interrupt = Interrupt::new(true, false, false, false, board::GED_IRQ);
+    let interrupt = Interrupt::new(true, true, false, false, board::GED_IRQ);
     let resources = ResourceTemplate::new(vec![&interrupt]);
     let selector_base = board::GED_EVENTS.base as u32;
-    let region =
-        OpRegion::new("EREG".into(), OpRegionSpace::SystemMemory, &selector_base, &4u8);
+    let region = OpRegion::new("EREG".into(), OpRegionSpace::SystemMemory, &selector_base, &4u8);
     let field = Field::new(
         "EREG".into(),
         FieldAccessType::DWord,
@@ -184,23 +175,11 @@ fn power_button(aml: &mut Vec<u8>) {
     let notify = Notify::new(&button_path, &NOTIFY_PRESSED);
     let pressed = If::new(&Local(1), vec![&notify]);
     let event = Method::new("_EVT".into(), 1, true, vec![&load, &masked, &pressed]);
-    let button = Device::new(
-        "PWRB".into(),
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0C0C")),
-            &Name::new("_UID".into(), &0u8),
-        ],
-    );
-    let ged = Device::new(
-        "GED_".into(),
-        vec![
-            &Name::new("_HID".into(), &"ACPI0013"),
-            &Name::new("_UID".into(), &0u8),
-            &Name::new("_CRS".into(), &resources),
-            &region,
-            &field,
-            &event,
-        ],
-    );
+    let button_hid = Name::new("_HID".into(), &EISAName::new("PNP0C0C"));
+    let uid = Name::new("_UID".into(), &0u8);
+    let button = Device::new("PWRB".into(), vec![&button_hid, &uid]);
+    let hid = Name::new("_HID".into(), &"ACPI0013");
+    let crs = Name::new("_CRS".into(), &resources);
+    let ged = Device::new("GED_".into(), vec![&hid, &uid, &crs, &region, &field, &event]);
     Scope::new("_SB_".into(), vec![&button, &ged]).to_aml_bytes(aml);
 }

@@ -130,7 +130,7 @@ fn start_bzimage(
     let map = memory_map(ram);
     parameters.e820_entries = map.len() as u8;
     for (entry, (start, end, kind)) in parameters.e820_table.iter_mut().zip(map) {
-        *entry = boot_e820_entry { addr: start, size: end - start, type_: kind };
+        *entry = boot_e820_entry { addr: start, size: end - start, r#type: kind };
     }
     ram.write(BOOT_PARAMETERS, parameters.as_slice())?;
     let mut state = long_mode::enter(model, ram, KERNEL + LONG_ENTRY)?;
@@ -147,8 +147,8 @@ fn load_initrd(
     ram: &GuestRam,
 ) -> Result<Option<(u64, u64)>, LinuxError> {
     let Some(path) = initrd else { return Ok(None) };
-    let bytes = std::fs::read(path)
-        .map_err(|source| LinuxError::Read { path: path.to_owned(), source })?;
+    let bytes =
+        std::fs::read(path).map_err(|source| LinuxError::Read { path: path.to_owned(), source })?;
     let top = highest.min(ram.size()).min(LOW_MEMORY_LIMIT);
     let start = top.checked_sub(bytes.len() as u64).map(|start| start & !0xfff);
     let Some(start) = start.filter(|start| *start >= kernel_end) else {
@@ -196,7 +196,8 @@ fn start_pvh(
     info.extend((map.len() as u64).to_le_bytes());
     ram.write(START_INFO, &info)?;
     if let Some((start, length)) = disk {
-        let module: Vec<u8> = [start, length, 0, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+        let module: Vec<u8> =
+            [start, length, 0, 0].into_iter().flat_map(u64::to_le_bytes).collect();
         ram.write(MODULES, &module)?;
     }
     for (index, (start, end, kind)) in map.into_iter().enumerate() {

@@ -29,28 +29,18 @@ pub(super) fn enter(
     ram.write(PAGE_TABLES, &(PAGE_TABLES + 0x1000 | TABLE_ENTRY).to_le_bytes())?;
     for gibibyte in 0..4 {
         let directory = PAGE_TABLES + 0x2000 + 0x1000 * gibibyte;
-        ram.write(
-            PAGE_TABLES + 0x1000 + 8 * gibibyte,
-            &(directory | TABLE_ENTRY).to_le_bytes(),
-        )?;
+        ram.write(PAGE_TABLES + 0x1000 + 8 * gibibyte, &(directory | TABLE_ENTRY).to_le_bytes())?;
         for index in 0..512 {
             let page = gibibyte << 30 | index << 21;
             ram.write(directory + 8 * index, &(page | LARGE_PAGE).to_le_bytes())?;
         }
     }
     let mut state = CpuState::at_reset(model, 0);
-    let data = Segment {
-        selector: DATA_SELECTOR,
-        base: 0,
-        limit: u32::MAX,
-        attributes: DATA_ATTRIBUTES,
-    };
+    let data =
+        Segment { selector: DATA_SELECTOR, base: 0, limit: u32::MAX, attributes: DATA_ATTRIBUTES };
     state.segments = [data; 6];
-    state.segments[CpuState::CS] = Segment {
-        selector: CODE_SELECTOR,
-        attributes: CODE_ATTRIBUTES,
-        ..data
-    };
+    state.segments[CpuState::CS] =
+        Segment { selector: CODE_SELECTOR, attributes: CODE_ATTRIBUTES, ..data };
     state.gdt = DescriptorTable { base: GDT, limit: 8 * gdt.len() as u16 - 1 };
     state.idt = DescriptorTable { base: 0, limit: 0 };
     state.cr0 = f::CR0_PE | f::CR0_ET | f::CR0_PG;
