@@ -11,7 +11,7 @@ pub const BLAKE3: u8 = 1;
 pub struct Digest {
     /// Hash function: 1 is BLAKE3 with 32 bytes of output.
     pub algorithm: u8,
-    /// Digest of all RAM blocks as they are at the end.
+    /// Digest of what all RAM blocks hold at the end, and of the records it came in.
     pub memory: [u8; 32],
     /// Digest of machine type, device tree and all device sections.
     pub sections: [u8; 32],

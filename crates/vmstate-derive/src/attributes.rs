@@ -113,12 +113,18 @@ impl StructAttributes {
     }
 }
 
+/// What older streams mean.
+pub(crate) struct DefaultValue {
+    pub(crate) text: LitStr,
+    pub(crate) expression: Expr,
+}
+
 /// How a field is saved.
 pub(crate) enum Saved {
     /// Always.
     Plain,
     /// From a version on; older streams mean the expression.
-    Since { version: u32, at: Span, default: Expr },
+    Since { version: u32, at: Span, default: DefaultValue },
     /// As a subsection of this name.
     Subsection(LitStr),
     /// Not at all, for this reason.
@@ -139,7 +145,9 @@ impl FieldAttributes {
             if meta.path.is_ident("since") {
                 once(&meta, &mut since, integer(&meta)?)
             } else if meta.path.is_ident("default") {
-                once(&meta, &mut default, string(&meta)?.parse::<Expr>()?)
+                let text = string(&meta)?;
+                let expression = text.parse()?;
+                once(&meta, &mut default, DefaultValue { text, expression })
             } else if meta.path.is_ident("max") {
                 once(&meta, &mut max, meta.value()?.parse::<Expr>()?)
             } else if meta.path.is_ident("subsection") {
@@ -161,7 +169,7 @@ impl FieldAttributes {
                 return error(at, "say what older streams mean: `default = \"expression\"`");
             }
             (None, Some(default), None, None) => {
-                return error(default.span(), "a default is for a field with `since = N`");
+                return error(default.text.span(), "a default is for a field with `since = N`");
             }
             (None, None, Some(name), None) if max.is_none() => {
                 check_name(&name)?;

@@ -9,7 +9,8 @@ use syn::{
 };
 
 use crate::attributes::{
-    FieldAttributes, Saved, StructAttributes, check_name, check_no_generics, description, error,
+    DefaultValue, FieldAttributes, Saved, StructAttributes, check_name, check_no_generics,
+    description, error,
 };
 
 /// The pieces of code that the fields contribute, each in the order of the fields.
@@ -129,7 +130,13 @@ impl Pieces {
             None => self.plain(ty, &variable)?,
         };
         let decode = quote! { #decode.map_err(|error| error.within(#text))? };
-        self.decode.push(match default {
+        let default_text = match &default {
+            Some(DefaultValue { text, expression: _ }) => {
+                quote! { ::std::option::Option::Some(#text) }
+            }
+            None => quote! { ::std::option::Option::None },
+        };
+        self.decode.push(match default.map(|default| default.expression) {
             Some(default) => quote! {
                 let #variable: #ty = if version >= #since { #decode } else { #default };
             },
@@ -140,6 +147,7 @@ impl Pieces {
                 name: #text,
                 description: #description,
                 since: #since,
+                default: #default_text,
                 ty: #schema_type,
             }
         });

@@ -94,6 +94,8 @@ pub struct FieldSchema {
     pub description: &'static str,
     /// The first version of the structure that has it.
     pub since: u32,
+    /// What older versions mean, as a Rust expression.
+    pub default: Option<&'static str>,
     /// Its type.
     pub ty: Type,
 }

@@ -110,6 +110,8 @@ fn the_schema_says_it_all() {
         ]
     );
     assert_eq!(schema.fields()[0].description, "A byte.");
+    assert_eq!(schema.fields()[0].default, None);
+    assert_eq!(schema.fields()[10].default, Some("0xbeef"));
     let Type::Enum { name: _, variants } = schema.fields()[3].ty else { panic!("mode is an enum") };
     let variants: Vec<_> =
         variants.iter().map(|one| (one.value, one.name, one.description)).collect();
