@@ -21,6 +21,8 @@ pub mod mc146818;
 mod message;
 pub mod serial;
 mod ticks;
+#[cfg(test)]
+mod twin;
 pub mod virtio;
 
 pub use acpi_ged::*;
