@@ -45,7 +45,7 @@ impl Bench {
     }
 
     /// Moves on to tick number `tick` after `start`, from deadline to deadline.
-    fn to_tick(&mut self, start: u64, tick: u64) {
+    fn reach(&mut self, start: u64, tick: u64) {
         let end = start + span_of(tick, CLOCK_HZ);
         while let Some(due) = self.pit.deadline().filter(|due| *due <= end) {
             self.pit.advance(due);
@@ -76,13 +76,13 @@ fn mode_0_interrupts_on_terminal_count_once() {
     bench.put(0x40, 0x01);
     let start = bench.now;
     assert_eq!(bench.pit.deadline(), Some(start + span_of(256, CLOCK_HZ)));
-    bench.to_tick(start, 255);
+    bench.reach(start, 255);
     assert!(!bench.pit.irq_level());
     assert_eq!(bench.word(0x40), 1);
-    bench.to_tick(start, 256);
+    bench.reach(start, 256);
     assert!(bench.pit.irq_level());
     assert_eq!(bench.pit.deadline(), None);
-    bench.to_tick(start, 258);
+    bench.reach(start, 258);
     assert_eq!(bench.word(0x40), 0xfffe, "counts on");
     bench.put(0x40, 5);
     assert!(!bench.pit.irq_level(), "the first byte of a new count stops it");
@@ -109,7 +109,7 @@ fn mode_3_is_high_for_the_longer_half() {
     bench.put(0x40, 5);
     assert_eq!(bench.changes(start, 4), [(3, false), (5, true), (8, false), (10, true)]);
     let read = |bench: &mut Bench, tick| {
-        bench.to_tick(start, tick);
+        bench.reach(start, tick);
         bench.get(0x40)
     };
     // An odd count is loaded without its lowest bit and goes down by two.
@@ -118,7 +118,7 @@ fn mode_3_is_high_for_the_longer_half() {
     bench.put(0x43, 0x16);
     bench.put(0x40, 6);
     let read = |bench: &mut Bench, tick| {
-        bench.to_tick(start, tick);
+        bench.reach(start, tick);
         bench.get(0x40)
     };
     assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|tick| read(&mut bench, tick)), [6, 4, 2, 6, 4, 2, 6]);
@@ -151,7 +151,7 @@ fn modes_1_and_5_wait_for_the_gate() {
         bench.gate2(true);
         let start = bench.now;
         let seen = [19, 20, 21].map(|tick| {
-            bench.to_tick(start, tick);
+            bench.reach(start, tick);
             bench.out2()
         });
         assert_eq!(seen, expected, "{control:#x}");
@@ -161,7 +161,7 @@ fn modes_1_and_5_wait_for_the_gate() {
         bench.gate2(false);
         bench.gate2(true);
         let start = bench.now;
-        bench.to_tick(start, 4);
+        bench.reach(start, 4);
         assert_eq!(bench.get(0x42), 6);
         assert_eq!(bench.out2(), control == 0x9a);
     }
@@ -176,23 +176,23 @@ fn the_gate_stops_and_reloads() {
     bench.put(0x42, 100);
     bench.put(0x42, 0);
     let start = bench.now;
-    bench.to_tick(start, 40);
+    bench.reach(start, 40);
     bench.gate2(false);
     bench.now += 1_000_000_000;
     assert_eq!(bench.word(0x42), 60);
     bench.gate2(true);
     let start = bench.now;
-    bench.to_tick(start, 59);
+    bench.reach(start, 59);
     assert!(!bench.out2());
     assert_eq!(bench.word(0x42), 1);
-    bench.to_tick(start, 60);
+    bench.reach(start, 60);
     assert!(bench.out2());
     // Mode 2: a low gate forces the output up, and its rise starts the period again.
     bench.put(0x43, 0xb4);
     bench.put(0x42, 100);
     bench.put(0x42, 0);
     let start = bench.now;
-    bench.to_tick(start, 99);
+    bench.reach(start, 99);
     assert!(!bench.out2());
     bench.gate2(false);
     assert!(bench.out2());
@@ -206,7 +206,7 @@ fn a_new_count_waits_for_the_end_of_the_period() {
     bench.put(0x43, 0x14);
     let start = bench.now;
     bench.put(0x40, 10);
-    bench.to_tick(start, 3);
+    bench.reach(start, 3);
     bench.put(0x40, 4);
     bench.put(0x43, 0xe2);
     assert_eq!(bench.get(0x40) & 0x40, 0x40, "null count");
@@ -227,9 +227,9 @@ fn bcd_counts_in_decimal() {
     bench.put(0x40, 0x00);
     bench.put(0x40, 0x10);
     let start = bench.now;
-    bench.to_tick(start, 1);
+    bench.reach(start, 1);
     assert_eq!(bench.word(0x40), 0x0999);
-    bench.to_tick(start, 1001);
+    bench.reach(start, 1001);
     assert!(bench.pit.irq_level());
     assert_eq!(bench.word(0x40), 0x9999);
     bench.put(0x43, 0x31);
@@ -246,9 +246,9 @@ fn a_latched_count_stands_until_read() {
     bench.put(0x40, 0xff);
     bench.put(0x40, 0xff);
     let start = bench.now;
-    bench.to_tick(start, 0x100);
+    bench.reach(start, 0x100);
     bench.put(0x43, 0x00);
-    bench.to_tick(start, 0x200);
+    bench.reach(start, 0x200);
     bench.put(0x43, 0x00);
     assert_eq!(bench.word(0x40), 0xfeff, "the first latch stands");
     assert_eq!(bench.word(0x40), 0xfdff);
@@ -291,7 +291,7 @@ fn the_fast_calibration_of_linux_sees_one_clock() {
         last = high;
     }
     assert!(!bench.out2());
-    bench.to_tick(start, 0xffff);
+    bench.reach(start, 0xffff);
     assert!(bench.out2());
 }
 

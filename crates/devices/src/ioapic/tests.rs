@@ -195,7 +195,7 @@ impl Subject for IoApic {
             kind => self.set_pin(value as u32 % 5, kind == 6),
         }
         // The board drains messages, but a state between two of them is a state, too.
-        let drained = if what % 3 == 0 { 0 } else { usize::MAX };
+        let drained = if what.is_multiple_of(3) { 0 } else { usize::MAX };
         let mut seen = vec![u32::from_le_bytes(data).into()];
         let messages = std::iter::from_fn(|| self.take_message()).take(drained);
         for message in messages {
