@@ -25,10 +25,7 @@ mod ticks;
 mod twin;
 pub mod virtio;
 
-pub use acpi_ged::*;
 pub use error::RestoreError;
-pub use exit_device::*;
-pub use fw_cfg::*;
 pub use hpet::{HPET_SIZE, Hpet, HpetState, HpetTimerState};
 pub use i8254::{I8254, I8254State, PIT_PORTS, PitChannelState, PitPhase};
 pub use i8259::{I8259State, PicPair};
@@ -36,5 +33,3 @@ pub use ioapic::{IOAPIC_PINS, IOAPIC_SIZE, IoApic, IoApicMessage, IoApicState};
 pub use lapic::{ApicBaseError, Ipi, LAPIC_SIZE, Lapic, LapicState, Shorthand};
 pub use mc146818::{RTC_PORTS, Rtc, RtcState};
 pub use message::DeliveryMode;
-pub use serial::*;
-pub use virtio::*;

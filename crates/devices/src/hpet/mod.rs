@@ -75,8 +75,13 @@ impl Hpet {
 
     /// Reads a register, or a part of one, of 1, 2, 4 or 8 bytes.
     pub fn read(&mut self, now: u64, offset: u64, data: &mut [u8]) {
-        self.advance(now);
-        let bytes = self.read_register(now, offset & !7).to_le_bytes();
+        // A look at what the timers are now; it is the board's to move them, as it must see their
+        // lines after that.
+        let mut current = self.clone();
+        while current.deadline().is_some_and(|due| due <= now) {
+            current.advance(now);
+        }
+        let bytes = current.read_register(now, offset & !7).to_le_bytes();
         let first = (offset & 7) as usize;
         data.fill(0);
         for (byte, value) in data.iter_mut().zip(&bytes[first..]) {
@@ -244,15 +249,15 @@ impl Hpet {
         self.timers.iter().flat_map(|timer| [timer.due, timer.pulse_until]).flatten().min()
     }
 
-    /// Brings the timers up to `now`. Matches that were missed coalesce into one; its pulse then
-    /// begins at `now`.
+    /// Brings the timers up to `now`. Matches that were missed coalesce into one, whose pulse then
+    /// begins at `now`; if the pulse of an earlier one is still on the line it only ends now, and
+    /// the deadline is in the past: call again.
     pub fn advance(&mut self, now: u64) {
         for index in 0..TIMERS {
             let timer = &mut self.timers[index];
             if timer.pulse_until.is_some_and(|end| end <= now) {
                 timer.pulse_until = None;
-            }
-            if timer.due.is_some_and(|due| due <= now) {
+            } else if timer.due.is_some_and(|due| due <= now) {
                 self.matched(now, index);
             }
         }

@@ -174,6 +174,30 @@ fn periodic_mode_as_linux_sets_it() {
 }
 
 #[test]
+fn a_late_call_shows_every_pulse_as_an_edge() {
+    let mut bench = Bench::new();
+    bench.put(0x10, 1);
+    bench.timer(0, PERIODIC_SETUP | 16 << 9);
+    bench.comparator(0, 1000);
+    let start = bench.now;
+    bench.hpet.advance(start + 10_000);
+    assert_eq!(bench.up(), [16]);
+    // The next look is after the pulse's end, and after three more matches.
+    let late = start + 45_000;
+    bench.now = late;
+    assert_eq!(bench.get(0x108), 5000, "a read shows the present");
+    assert_eq!(bench.up(), [16], "and moves nothing");
+    bench.hpet.advance(late);
+    assert_eq!(bench.up(), [0u32; 0]);
+    assert!(bench.hpet.deadline().unwrap() <= late);
+    bench.hpet.advance(late);
+    assert_eq!(bench.up(), [16]);
+    assert_eq!(bench.hpet.deadline(), Some(late + 10));
+    bench.pass(10);
+    assert_eq!(bench.hpet.deadline(), Some(start + 50_000));
+}
+
+#[test]
 fn a_level_stays_until_it_is_acknowledged() {
     let mut bench = Bench::new();
     bench.put(0x10, 1);

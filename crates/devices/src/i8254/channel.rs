@@ -99,6 +99,13 @@ impl Channel {
         }
     }
 
+    /// The channel as it is at `now`: a look, which moves nothing.
+    pub(super) fn settled(&self, now: u64) -> Self {
+        let mut settled = self.clone();
+        settled.settle(now);
+        settled
+    }
+
     /// Lets a waiting count take its place if its time has come. To be called before any other
     /// question about `now`.
     pub(super) fn settle(&mut self, now: u64) {
@@ -217,17 +224,15 @@ impl Channel {
 
     /// Counter latch command; a latched count stands until it is read.
     pub(super) fn latch_count(&mut self, now: u64) {
-        self.settle(now);
         if self.latched_count.is_none() {
-            self.latched_count = Some(self.value(now));
+            self.latched_count = Some(self.settled(now).value(now));
         }
     }
 
     /// Read-back of the status; a latched status stands until it is read.
     pub(super) fn latch_status(&mut self, now: u64) {
-        self.settle(now);
         if self.latched_status.is_none() {
-            self.latched_status = Some(self.status(now));
+            self.latched_status = Some(self.settled(now).status(now));
         }
     }
 
@@ -236,11 +241,7 @@ impl Channel {
         if let Some(status) = self.latched_status.take() {
             return status;
         }
-        let value = self.latched_count.unwrap_or_else(|| {
-            let mut settled = self.clone();
-            settled.settle(now);
-            settled.value(now)
-        });
+        let value = self.latched_count.unwrap_or_else(|| self.settled(now).value(now));
         let high = match self.access {
             1 => false,
             2 => true,

@@ -67,15 +67,18 @@ impl I8254 {
 
     /// Writes ports; `offset` is the port less 0x40.
     pub fn write(&mut self, now: u64, offset: u64, data: &[u8]) {
-        self.settle(now);
         for (port, value) in (offset..).zip(data) {
             match port {
-                0..CONTROL => self.channels[port as usize].write(now, *value),
+                0 => {
+                    self.settle(now);
+                    self.channels[0].write(now, *value);
+                    self.show(now);
+                }
+                1 | 2 => self.channels[port as usize].write(now, *value),
                 CONTROL => self.write_control_word(now, *value),
                 _ => (),
             }
         }
-        self.show(now);
     }
 
     fn write_control_word(&mut self, now: u64, word: u8) {
@@ -96,8 +99,11 @@ impl I8254 {
                 let channel = &mut self.channels[usize::from(select)];
                 if word & 0x30 == 0 {
                     channel.latch_count(now);
-                } else {
-                    channel.control(word);
+                    return;
+                }
+                channel.control(word);
+                if select == 0 {
+                    self.show(now);
                 }
             }
         }
@@ -106,8 +112,7 @@ impl I8254 {
     /// Reads port 0x61: gate and speaker as written, the refresh signal, and channel 2's output.
     pub fn read_control(&mut self, now: u64, data: &mut [u8]) {
         data.fill(0);
-        let channel = &mut self.channels[2];
-        channel.settle(now);
+        let channel = self.channels[2].settled(now);
         if let Some(byte) = data.first_mut() {
             let refresh = !(ticks_in(now, CLOCK_HZ) / REFRESH_TICKS).is_multiple_of(2);
             let bits = [
@@ -152,7 +157,8 @@ impl I8254 {
         self.show(reached);
     }
 
-    /// Leaves nothing to show before `now`.
+    /// Leaves nothing to show before `now`: the count is about to be another. (Only a board that
+    /// calls late loses an edge here; every other access leaves channel 0's output alone.)
     fn settle(&mut self, now: u64) {
         while self.due.is_some_and(|due| due <= now) {
             self.advance(now);

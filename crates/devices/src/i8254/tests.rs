@@ -353,6 +353,29 @@ fn a_late_call_shows_one_whole_pulse() {
 }
 
 #[test]
+fn looking_at_the_timer_does_not_swallow_a_late_edge() {
+    let mut bench = Bench::new();
+    bench.put(0x43, 0x34);
+    bench.put(0x40, 100);
+    bench.put(0x40, 0);
+    // The board is late: the period's end has passed, and the guest reads the count, as Linux's
+    // i8253 clock source does, and programs the other channels.
+    bench.now += span_of(105, CLOCK_HZ);
+    bench.put(0x43, 0x00);
+    assert_eq!(bench.word(0x40), 95);
+    bench.put(0x43, 0xe2);
+    bench.get(0x40);
+    bench.put(0x43, 0xb0);
+    bench.put(0x42, 1);
+    bench.port61();
+    assert_eq!(bench.pit.deadline(), Some(1_000_000 + span_of(99, CLOCK_HZ)));
+    bench.pit.advance(bench.now);
+    assert!(!bench.pit.irq_level());
+    bench.pit.advance(bench.now);
+    assert!(bench.pit.irq_level());
+}
+
+#[test]
 fn states_that_cannot_be_are_refused() {
     let mut bench = Bench::new();
     bench.put(0x43, 0x34);
