@@ -360,7 +360,11 @@ impl Core {
         let base = self.segment_base[usize::from(segment & 7)];
         if self.mode.bits == 64 {
             // Only FS and GS have a base there.
-            return Ok(if segment < cpu::CpuState::FS as u8 { offset } else { base.wrapping_add(offset) });
+            return Ok(if segment < cpu::CpuState::FS as u8 {
+                offset
+            } else {
+                base.wrapping_add(offset)
+            });
         }
         if usize::from(segment) < self.segments.len() {
             let checked = self.segments[usize::from(segment)];
@@ -369,21 +373,24 @@ impl Core {
             let code = kind & 8 != 0;
             let expand_down = !code && kind & 4 != 0;
             let in_limit = if expand_down {
-                let top = if checked.attributes & cpu::Segment::BIG != 0 { u64::from(u32::MAX) } else { 0xffff };
+                let top = if checked.attributes & cpu::Segment::BIG != 0 {
+                    u64::from(u32::MAX)
+                } else {
+                    0xffff
+                };
                 offset > u64::from(checked.limit) && last <= top
             } else {
                 last <= u64::from(checked.limit) && last >= offset
             };
-            let allowed = if write {
-                !code && kind & 2 != 0
-            } else {
-                !code || kind & 2 != 0
-            };
+            let allowed = if write { !code && kind & 2 != 0 } else { !code || kind & 2 != 0 };
             // In real mode the types are not looked at.
             let allowed = allowed || !self.protected();
             if !checked.is_present() || !in_limit || !allowed {
-                let through =
-                    if usize::from(segment) == cpu::CpuState::SS { Through::Stack } else { Through::Data };
+                let through = if usize::from(segment) == cpu::CpuState::SS {
+                    Through::Stack
+                } else {
+                    Through::Data
+                };
                 return Err(self.not_canonical(through));
             }
         }

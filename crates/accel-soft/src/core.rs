@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use cpu::{AcceleratorError, CpuModel, CpuState, DescriptorTable, InterruptShadow, Msrs, Segment, Topology, flags as f};
+use cpu::{
+    AcceleratorError, CpuModel, CpuState, DescriptorTable, InterruptShadow, Msrs, Segment,
+    Topology, flags as f,
+};
 use memory::GuestRam;
 
 use crate::block::{Block, Op};

@@ -97,7 +97,7 @@ impl Core {
         let here = (0x1000 - offset).min(LONGEST * INSTRUCTION);
         let mut bytes = [0; LONGEST * INSTRUCTION];
         self.ram.read(physical, &mut bytes[..here]).expect("the page is RAM");
-        let mut lowering = Lowering::new(self.mode, &self.segments);
+        let mut lowering = Lowering::new(self.mode);
         let mut decoder =
             Decoder::with_ip(u32::from(self.mode.bits), &bytes[..here], self.rip, OPTIONS);
         let mut instruction = Instruction::default();
@@ -107,8 +107,9 @@ impl Core {
             if decoder.last_error() == DecoderError::NoMoreBytes {
                 break;
             }
+            let start = used;
             used += instruction.len().max(1);
-            if lowering.add(&instruction, self.rip, used) {
+            if lowering.add(&instruction, &bytes[start..used], self.rip, used) {
                 break;
             }
         }
@@ -125,7 +126,7 @@ impl Core {
             let mut decoder = Decoder::with_ip(u32::from(self.mode.bits), all, self.rip, OPTIONS);
             decoder.decode_out(&mut instruction);
             used = instruction.len().max(here + 1);
-            lowering.add(&instruction, self.rip, used);
+            lowering.add(&instruction, all, self.rip, used);
             second_page = Some(other);
         }
         let block = Arc::new(lowering.finish(used, second_page));

@@ -205,20 +205,13 @@ impl Core {
         let old_stack = self.segments[CpuState::SS];
         let old_pointer = self.register(RSP);
         let inner = new_cpl < self.cpl;
-        let (stack, pointer) = if inner {
-            self.legacy_stack(new_cpl)?
-        } else {
-            (old_stack, old_pointer)
-        };
+        let (stack, pointer) =
+            if inner { self.legacy_stack(new_cpl)? } else { (old_stack, old_pointer) };
         let mut words = Vec::with_capacity(6);
         if let Some(code) = frame.error_code {
             words.push(u64::from(code));
         }
-        words.extend([
-            frame.back,
-            u64::from(self.segments[CpuState::CS].selector),
-            frame.flags,
-        ]);
+        words.extend([frame.back, u64::from(self.segments[CpuState::CS].selector), frame.flags]);
         if inner {
             words.extend([old_pointer, u64::from(old_stack.selector)]);
         }
@@ -275,10 +268,7 @@ impl Core {
         self.system_flags &= !(f::IF | f::TF | f::AC | f::RF);
         let selector = u16::from_le_bytes([entry[2], entry[3]]);
         let old = self.segments[CpuState::CS];
-        self.set_segment(
-            CpuState::CS,
-            Segment { selector, base: u64::from(selector) << 4, ..old },
-        );
+        self.set_segment(CpuState::CS, Segment { selector, base: u64::from(selector) << 4, ..old });
         self.rip = u64::from(u16::from_le_bytes([entry[0], entry[1]]));
         self.activity = Activity::Running;
         Ok(())

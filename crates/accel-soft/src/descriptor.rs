@@ -106,10 +106,7 @@ impl Core {
     }
 
     /// Reads a system descriptor: sixteen bytes in long mode.
-    pub(crate) fn read_system_descriptor(
-        &mut self,
-        selector: u16,
-    ) -> Done<(Descriptor, Segment)> {
+    pub(crate) fn read_system_descriptor(&mut self, selector: u16) -> Done<(Descriptor, Segment)> {
         let size = if self.long_mode() { 16 } else { 8 };
         let Some(address) = self.descriptor_address(selector, size) else {
             return Err(self.selector_fault(fault::PROTECTION, selector));
@@ -123,7 +120,11 @@ impl Core {
     }
 
     /// Sets a descriptor's accessed bit.
-    pub(crate) fn mark_accessed(&mut self, selector: u16, descriptor: Descriptor) -> Done<Descriptor> {
+    pub(crate) fn mark_accessed(
+        &mut self,
+        selector: u16,
+        descriptor: Descriptor,
+    ) -> Done<Descriptor> {
         if descriptor.0 & ACCESSED != 0 {
             return Ok(descriptor);
         }

@@ -53,7 +53,13 @@ impl LazyFlags {
 
     /// Result flags from `result`, the others as given.
     #[inline(always)]
-    pub(crate) fn set_parts<T: Width>(&mut self, result: T, carry: bool, overflow: bool, half: bool) {
+    pub(crate) fn set_parts<T: Width>(
+        &mut self,
+        result: T,
+        carry: bool,
+        overflow: bool,
+        half: bool,
+    ) {
         self.result = result.sign_extended();
         self.aux = u64::from(half) << 3;
         self.set_carry_overflow(carry, overflow);
@@ -160,7 +166,12 @@ mod tests {
     fn every_combination_survives() {
         for number in 0..64u64 {
             let bit = |index: u64, flag: u64| if number >> index & 1 != 0 { flag } else { 0 };
-            let bits = bit(0, f::CF) | bit(1, f::PF) | bit(2, f::AF) | bit(3, f::ZF) | bit(4, f::SF) | bit(5, f::OF);
+            let bits = bit(0, f::CF)
+                | bit(1, f::PF)
+                | bit(2, f::AF)
+                | bit(3, f::ZF)
+                | bit(4, f::SF)
+                | bit(5, f::OF);
             assert_eq!(LazyFlags::from_bits(bits).to_bits(), bits);
         }
     }

@@ -4,8 +4,8 @@
 //! outside a vCPU is behind [`cpu::Bus`]. A later JIT takes the place of [`block::Handler`]s: it
 //! has the same blocks as its input, the same core as its state.
 
-mod access;
 mod accelerator;
+mod access;
 mod block;
 mod code_cache;
 mod core;

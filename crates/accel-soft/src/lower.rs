@@ -1,6 +1,6 @@
 //! From a decoded instruction to the handler that runs it and the operands as it wants them.
 
-use cpu::{CpuState, Segment};
+use cpu::CpuState;
 use iced_x86::{Code, Instruction, MemorySize, Mnemonic, OpKind, Register as R};
 
 use crate::block::{Block, Handler, Op};
@@ -130,9 +130,14 @@ fn address_size(instruction: &Instruction, mode: Mode) -> u8 {
 }
 
 impl Lowering {
-    pub(crate) fn new(mode: Mode, segments: &[Segment; 6]) -> Self {
-        let _ = segments;
-        Self { mode, flat: mode.bits == 64, ops: Vec::new(), vectors: Vec::new(), floats: Vec::new() }
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            flat: mode.bits == 64,
+            ops: Vec::new(),
+            vectors: Vec::new(),
+            floats: Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,9 +156,15 @@ impl Lowering {
     }
 
     /// Adds an instruction that ends `end` bytes into the block. True if the block ends with it.
-    pub(crate) fn add(&mut self, instruction: &Instruction, block_rip: u64, end: usize) -> bool {
+    pub(crate) fn add(
+        &mut self,
+        instruction: &Instruction,
+        bytes: &[u8],
+        block_rip: u64,
+        end: usize,
+    ) -> bool {
         let mut op = self.operands(instruction, block_rip, end);
-        let handler = self.handler(instruction, &mut op, block_rip);
+        let handler = self.handler(instruction, &mut op, bytes);
         op.run = handler.unwrap_or(data::undefined);
         self.ops.push(op);
         handler.is_none() || ends_block(instruction)
@@ -236,7 +247,8 @@ impl Lowering {
             R::None => {}
             R::RIP | R::EIP => {
                 op.base = BLOCK_RIP;
-                op.displacement = instruction.memory_displacement64().wrapping_sub(block_rip) as i64;
+                op.displacement =
+                    instruction.memory_displacement64().wrapping_sub(block_rip) as i64;
             }
             _ => op.base = general(base),
         }
@@ -250,11 +262,11 @@ impl Lowering {
         op.plain_address = self.flat && !based && op.address_size == 8;
     }
 
-    fn handler(&mut self, i: &Instruction, op: &mut Op, block_rip: u64) -> Option<Handler> {
-        let kind = |index: u32| if index < i.op_count() { i.op_kind(index) } else { OpKind::Register };
+    fn handler(&mut self, i: &Instruction, op: &mut Op, bytes: &[u8]) -> Option<Handler> {
+        let kind =
+            |index: u32| if index < i.op_count() { i.op_kind(index) } else { OpKind::Register };
         let size = if i.op_count() > 0 { operand_size(i, 0) } else { 0 };
         let to_memory = kind(0) == OpKind::Memory;
-        let _ = block_rip;
         if i.has_lock_prefix() && !to_memory {
             return None;
         }
@@ -287,7 +299,9 @@ impl Lowering {
             Mnemonic::Lahf => alu::load_flags,
             Mnemonic::Sahf => alu::store_flags,
 
-            Mnemonic::Mul | Mnemonic::Div | Mnemonic::Idiv => return Some(multiply_one(i, op, size)),
+            Mnemonic::Mul | Mnemonic::Div | Mnemonic::Idiv => {
+                return Some(multiply_one(i, op, size));
+            }
             Mnemonic::Imul if i.op_count() == 1 => return Some(multiply_one(i, op, size)),
             Mnemonic::Imul if i.op_count() == 2 => {
                 from!(kind(1), |S| wide!(size, |T| multiply::signed_two::<T, S>))
@@ -414,7 +428,7 @@ impl Lowering {
 
             _ if control_flow(i) => return self.branches(i, op),
             _ if system_mnemonic(i.mnemonic()) => return self.system(i, op, size),
-            _ => return self.string(i, op).or_else(|| self.other_units(i, op)),
+            _ => return self.string(i, op).or_else(|| self.other_units(i, op, bytes)),
         })
     }
 
@@ -670,7 +684,7 @@ impl Lowering {
     }
 
     /// MMX, SSE and x87.
-    fn other_units(&mut self, i: &Instruction, op: &mut Op) -> Option<Handler> {
+    fn other_units(&mut self, i: &Instruction, op: &mut Op, bytes: &[u8]) -> Option<Handler> {
         match i.code() {
             Code::Fxsave_m512byte | Code::Fxsave64_m512byte => {
                 op.variant = u8::from(i.code() == Code::Fxsave64_m512byte);
@@ -688,10 +702,19 @@ impl Lowering {
             self.vectors.push(entry);
             return Some(handler);
         }
-        let entry = x87::lookup(i)?;
+        let entry = x87::lookup(i, x87_opcode(bytes))?;
         op.immediate = self.floats.len() as u64;
         self.floats.push(entry);
         Some(float::run)
+    }
+}
+
+/// The two opcode bytes of an x87 instruction as the unit keeps them.
+fn x87_opcode(bytes: &[u8]) -> u16 {
+    let escape = bytes.iter().position(|byte| byte & 0xf8 == 0xd8);
+    match escape.and_then(|at| Some((bytes[at], *bytes.get(at + 1)?))) {
+        Some((escape, second)) => u16::from(escape & 7) << 8 | u16::from(second),
+        None => 0,
     }
 }
 
@@ -946,6 +969,7 @@ fn ends_block(i: &Instruction) -> bool {
                 | Mnemonic::Invlpg
                 | Mnemonic::Lmsw
         )
-        || i.mnemonic() == Mnemonic::Mov && i.op0_kind() == OpKind::Register && i.op0_register().is_cr()
+        || i.mnemonic() == Mnemonic::Mov
+            && i.op0_kind() == OpKind::Register
+            && i.op0_register().is_cr()
 }
-

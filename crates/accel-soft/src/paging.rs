@@ -147,7 +147,8 @@ impl Core {
                 table = entry & if wide { ADDRESS } else { 0xffff_f000 };
                 continue;
             }
-            let write_protected = permissions & WRITABLE == 0 && (user || self.cr0 & f::CR0_WP != 0);
+            let write_protected =
+                permissions & WRITABLE == 0 && (user || self.cr0 & f::CR0_WP != 0);
             let denied = user && permissions & USER == 0
                 || access == Access::Write && write_protected
                 || access == Access::Fetch && no_execute;

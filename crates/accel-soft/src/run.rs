@@ -213,7 +213,8 @@ impl Vcpu for SoftVcpu {
             self.core.executed = executed;
             match self.next_block() {
                 Ok(block) => {
-                    let special = self.core.shadow != InterruptShadow::None || self.core.flag(f::TF);
+                    let special =
+                        self.core.shadow != InterruptShadow::None || self.core.flag(f::TF);
                     executed += if special {
                         self.single(bus, block)
                     } else {

@@ -43,7 +43,14 @@ impl Tlbs {
             .into_boxed_slice()
             .try_into()
             .unwrap_or_else(|_| unreachable!("two sets"));
-        Self { entries, user: 0, generation: 1, fetch_generation: 0, large_low: u64::MAX, large_high: 0 }
+        Self {
+            entries,
+            user: 0,
+            generation: 1,
+            fetch_generation: 0,
+            large_low: u64::MAX,
+            large_high: 0,
+        }
     }
 
     pub(crate) fn set_user(&mut self, user: bool) {
@@ -59,7 +66,8 @@ impl Tlbs {
     /// The addend for an access to `size` bytes at `linear`, if they lie in one page that is known.
     #[inline(always)]
     pub(crate) fn find(&self, access: Access, linear: u64, size: usize) -> Option<u64> {
-        let entry = &self.entries[self.user & 1][access as usize][(linear >> 12) as usize % ENTRIES];
+        let entry =
+            &self.entries[self.user & 1][access as usize][(linear >> 12) as usize % ENTRIES];
         // An access over the page's end has the next page's number here, and misses.
         let tag = (linear.wrapping_add(size as u64 - 1) & PAGE_MASK) | self.generation;
         (entry.tag == tag).then_some(entry.addend)

@@ -30,13 +30,7 @@ impl Core {
         Ok(())
     }
 
-    fn fetch(
-        &mut self,
-        bus: &mut dyn Bus,
-        op: &Op,
-        operand: Operand,
-        aligned: bool,
-    ) -> Done<u128> {
+    fn fetch(&mut self, bus: &mut dyn Bus, op: &Op, operand: Operand, aligned: bool) -> Done<u128> {
         Ok(match operand {
             Operand::None => 0,
             Operand::Xmm(index) => self.xmm[usize::from(index & 15)],

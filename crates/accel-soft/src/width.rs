@@ -99,24 +99,11 @@ width!(
         }
     }
 );
-width!(
-    u16,
-    i16,
-    |core, register| core.register(register) as u16,
-    |core, register, value| {
-        let old = core.register(register);
-        core.set_register(register, old & !0xffff | u64::from(value));
-    }
-);
-width!(
-    u32,
-    i32,
-    |core, register| core.register(register) as u32,
-    |core, register, value| core.set_register(register, u64::from(value))
-);
-width!(
-    u64,
-    i64,
-    |core, register| core.register(register),
-    |core, register, value| core.set_register(register, value)
-);
+width!(u16, i16, |core, register| core.register(register) as u16, |core, register, value| {
+    let old = core.register(register);
+    core.set_register(register, old & !0xffff | u64::from(value));
+});
+width!(u32, i32, |core, register| core.register(register) as u32, |core, register, value| core
+    .set_register(register, u64::from(value)));
+width!(u64, i64, |core, register| core.register(register), |core, register, value| core
+    .set_register(register, value));

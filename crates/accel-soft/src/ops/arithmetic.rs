@@ -182,7 +182,8 @@ pub(crate) fn decimal_adjust(core: &mut Core, _: &mut dyn Bus, op: &Op) -> Done 
     let old: u8 = core.get(RAX);
     let old_carry = core.flags.carry();
     let subtract = op.variant == 1;
-    let step = |value: u8, by: u8| if subtract { value.wrapping_sub(by) } else { value.wrapping_add(by) };
+    let step =
+        |value: u8, by: u8| if subtract { value.wrapping_sub(by) } else { value.wrapping_add(by) };
     let mut value = old;
     let mut carry = false;
     let half = old & 0xf > 9 || core.flags.half_carry();

@@ -177,11 +177,7 @@ pub(crate) fn compare_exchange_memory<T: Width>(
 }
 
 /// CMPXCHG8B; CMPXCHG16B where `T` is 64 bits. Only the zero flag changes.
-pub(crate) fn compare_exchange_pair<T: Width>(
-    core: &mut Core,
-    bus: &mut dyn Bus,
-    op: &Op,
-) -> Done {
+pub(crate) fn compare_exchange_pair<T: Width>(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
     let size = 2 * T::BYTES;
     let linear = core.address(op, size, true)?;
     if size == 16 && linear & 15 != 0 {
@@ -196,7 +192,8 @@ pub(crate) fn compare_exchange_pair<T: Width>(
     let equal = low == old_low && high == old_high;
     if equal {
         let (new_low, new_high): (T, T) = (core.get(RBX), core.get(RCX));
-        let new = u128::from(new_low.zero_extended()) | u128::from(new_high.zero_extended()) << T::BITS;
+        let new =
+            u128::from(new_low.zero_extended()) | u128::from(new_high.zero_extended()) << T::BITS;
         core.put_bytes(bus, &place, &new.to_le_bytes()[..size]);
     } else {
         core.put_bytes(bus, &place, &bytes[..size]);
@@ -259,4 +256,3 @@ pub(crate) fn flush_line(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
     let linear = core.address(op, 1, false)?;
     core.load_linear::<u8>(bus, linear, op.through()).map(|_| ())
 }
-

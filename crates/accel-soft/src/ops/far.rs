@@ -94,9 +94,8 @@ impl Core {
             return Ok(Segment { selector, base: 0, limit: 0, attributes });
         }
         let stack: Descriptor = self.read_descriptor(selector, fault::PROTECTION)?;
-        let fits = stack.is_writable_data()
-            && stack.privilege() == cpl
-            && selector as u8 & 3 == cpl;
+        let fits =
+            stack.is_writable_data() && stack.privilege() == cpl && selector as u8 & 3 == cpl;
         if !fits {
             return Err(self.protection(selector));
         }

@@ -50,7 +50,8 @@ pub(crate) fn unsigned<T: Width, S: Source>(core: &mut Core, bus: &mut dyn Bus, 
 }
 
 fn signed_product<T: Width>(left: T, right: T) -> (i128, bool) {
-    let product = i128::from(left.sign_extended() as i64) * i128::from(right.sign_extended() as i64);
+    let product =
+        i128::from(left.sign_extended() as i64) * i128::from(right.sign_extended() as i64);
     let truncated = T::of(product as u64).sign_extended() as i64;
     (product, i128::from(truncated) != product)
 }

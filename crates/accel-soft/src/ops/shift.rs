@@ -149,18 +149,14 @@ pub(crate) fn memory<S: Shift, T: Width>(core: &mut Core, bus: &mut dyn Bus, op:
 }
 
 /// SHLD, and SHRD where `RIGHT`.
-fn double<T: Width, const RIGHT: bool>(
-    flags: &mut LazyFlags,
-    value: T,
-    fill: T,
-    count: u32,
-) -> T {
+fn double<T: Width, const RIGHT: bool>(flags: &mut LazyFlags, value: T, fill: T, count: u32) -> T {
     let (old, fill) = (value.zero_extended(), fill.zero_extended());
     // For 16 bits a count past 16 goes on with the fill and then the value again, as the
     // processors that the field knows do.
     let bits = T::BITS;
     let (result, carry) = if RIGHT {
-        let wide = u128::from(old) | u128::from(fill) << bits | u128::from(old) << (2 * bits).min(127);
+        let wide =
+            u128::from(old) | u128::from(fill) << bits | u128::from(old) << (2 * bits).min(127);
         (T::of((wide >> count) as u64), wide >> (count - 1) & 1 != 0)
     } else if bits == 16 {
         let wide = u64::from(u16::MAX) & old;

@@ -4,7 +4,6 @@
 use cpu::flags as f;
 use cpu::{Bus, CpuState, DescriptorTable, InterruptShadow, Segment, msr};
 
-use crate::access::Through;
 use crate::block::Op;
 use crate::core::{Core, RAX, RBX, RCX, RDX};
 use crate::fault::{self, Done};
@@ -464,8 +463,7 @@ pub(crate) fn store_selector_memory(core: &mut Core, bus: &mut dyn Bus, op: &Op)
 
 fn set_zero_flag(core: &mut Core, zero: bool) {
     let others = core.flags.to_bits() & !f::ZF;
-    core.flags =
-        crate::lazy_flags::LazyFlags::from_bits(others | if zero { f::ZF } else { 0 });
+    core.flags = crate::lazy_flags::LazyFlags::from_bits(others | if zero { f::ZF } else { 0 });
 }
 
 /// VERR and VERW (`variant` 1).
@@ -477,11 +475,8 @@ pub(crate) fn verify<S: Source>(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> 
     let usable = core.try_descriptor(selector)?.is_some_and(|descriptor| {
         let level = core.cpl.max(selector as u8 & 3);
         let reachable = descriptor.is_conforming() || descriptor.privilege() >= level;
-        let right = if op.variant == 1 {
-            descriptor.is_writable_data()
-        } else {
-            descriptor.is_readable()
-        };
+        let right =
+            if op.variant == 1 { descriptor.is_writable_data() } else { descriptor.is_readable() };
         descriptor.kind() & 0x10 != 0 && right && reachable
     });
     set_zero_flag(core, usable);
@@ -514,11 +509,8 @@ pub(crate) fn load_rights<T: Width, S: Source>(
         known && (descriptor.is_conforming() || descriptor.privilege() >= level)
     });
     if let Some(descriptor) = found {
-        let value = if limit {
-            u64::from(descriptor.limit())
-        } else {
-            descriptor.0 >> 32 & 0x00ff_ff00
-        };
+        let value =
+            if limit { u64::from(descriptor.limit()) } else { descriptor.0 >> 32 & 0x00ff_ff00 };
         core.set(op.first, T::of(value));
     }
     set_zero_flag(core, found.is_some());
@@ -678,13 +670,4 @@ pub(crate) fn output<T: Width>(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> D
     bus.port_out(at, port, T::BYTES as u8, value.zero_extended() as u32);
     core.stop = true;
     Ok(())
-}
-
-/// FXSAVE and FXRSTOR images lie on 16-byte boundaries.
-pub(crate) fn image_address(core: &mut Core, op: &Op, write: bool) -> Done<(u64, Through)> {
-    let linear = core.address(op, 512, write)?;
-    if linear & 15 != 0 {
-        return Err(core.protection(0));
-    }
-    Ok((linear, op.through()))
 }
