@@ -377,7 +377,7 @@ pub(super) fn square_root(number: &Number, env: &mut Env) -> Number {
     note_denormal(env, &[number]);
     // Make the exponent even; the radicand is then in [1, 4).
     let odd = number.exponent.rem_euclid(2);
-    let radicand = number.significand >> (1 - odd);
+    let radicand = number.significand << odd;
     let exponent = (number.exponent - odd) / 2;
     // Two bits of the radicand give one of the root: 64 from it, the others from zeros.
     let (mut root, mut rest) = (0u128, 0u128);
