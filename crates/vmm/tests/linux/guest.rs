@@ -1,0 +1,227 @@
+//! A Linux guest that is typed to and moved, whichever machine it is in.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use machine::{DiskBackend, HostConfig, MachineConfig, VirtioKind};
+use migration::{Cancel, NoArbiter, Outcome, Settings, Silent};
+use transport::{Address, Listener};
+use vmm::{Boot, Endpoints, Vm, VmState, VmTarget};
+
+use crate::console::Screen;
+use crate::files::GuestFiles;
+
+/// How long anything may take; far more than it takes on a slow and busy host.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A machine with 256 MiB.
+pub fn configuration(name: &str, cpus: u32) -> MachineConfig {
+    let mut config = MachineConfig::new(name, [0x4c; 16], 256 << 20);
+    config.cpus.count = cpus;
+    config
+}
+
+/// Gives the machine a disk that is this file, on a host where it is.
+pub fn add_disk(config: &mut MachineConfig, host: &mut HostConfig, file: &Path) {
+    let length = file.metadata().expect("the disk's file").len();
+    config
+        .plug(VirtioKind::Block {
+            id: "disk0".into(),
+            serial: "ferry".into(),
+            sectors: length / 512,
+            read_only: false,
+        })
+        .expect("a slot is left");
+    host.disk.insert("disk0".into(), DiskBackend { path: file.to_owned() });
+}
+
+/// When something on the host began and ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub began: Instant,
+    pub ended: Instant,
+}
+
+/// A guest at its shell.
+pub struct Guest {
+    vm: Vm,
+    pub screen: Screen,
+    host: HostConfig,
+    commands: u32,
+}
+
+fn endpoints(config: &MachineConfig, screen: &Screen) -> Endpoints {
+    let mut endpoints = Endpoints::default();
+    endpoints.outputs.insert(config.serial_id.clone(), Box::new(screen.clone()));
+    endpoints
+}
+
+/// Settings under which a slow host moves the guest too, if with a longer pause.
+fn patient() -> Settings {
+    Settings {
+        downtime_limit: Duration::from_secs(2),
+        allow_longer_pause: true,
+        hello_timeout: PATIENCE,
+        build_timeout: PATIENCE,
+        io_timeout: PATIENCE,
+        switchover_timeout: PATIENCE,
+        ..Settings::default()
+    }
+}
+
+impl Guest {
+    /// Boots to the shell.
+    pub fn boot(config: &MachineConfig, host: &HostConfig, files: &GuestFiles) -> Self {
+        let boot = Boot::Linux {
+            kernel: files.kernel.clone(),
+            initrd: Some(files.initrd.clone()),
+            command_line: "console=ttyS0 reboot=t panic=-1".into(),
+        };
+        let screen = Screen::default();
+        let vm = Vm::create(config, &boot, host, endpoints(config, &screen)).expect("a machine");
+        vm.resume().expect("it runs");
+        let mut guest = Self { vm, screen, host: host.clone(), commands: 0 };
+        let started = Instant::now();
+        guest.expect("ferry-linux: userland after ");
+        guest.expect("# ");
+        println!("{}: a shell after {:.1} s", config.name, started.elapsed().as_secs_f64());
+        guest
+    }
+
+    /// Waits for the guest to print this; returns what it printed before.
+    pub fn expect(&mut self, pattern: &str) -> String {
+        self.screen.expect(pattern, PATIENCE, || match self.vm.status().state {
+            VmState::Running => Ok(()),
+            other => Err(format!("the machine does not run: {other:?}")),
+        })
+    }
+
+    /// Types a line.
+    pub fn type_line(&mut self, line: &str) {
+        self.vm.input(&self.vm.config().serial_id, format!("{line}\n").as_bytes());
+    }
+
+    /// Runs a command in the guest's shell; returns its exit status, what it printed, and when it
+    /// cannot have begun and ended earlier and later.
+    pub fn try_run(&mut self, command: &str) -> (i32, String, Span) {
+        self.commands += 1;
+        let number = self.commands;
+        let began = Instant::now();
+        // The shell echoes what is typed; with the quotes that is not what `echo` prints.
+        self.type_line(&format!(
+            "echo '<be''gin {number}>'; {command}; echo '<en''d {number}' $?."
+        ));
+        self.expect(&format!("<begin {number}>\r\n"));
+        let printed = self.expect(&format!("<end {number} "));
+        let ended = Instant::now();
+        let status = self.expect(".\r\n");
+        let status = status.parse().expect("an exit status is a number");
+        (status, printed.replace("\r\n", "\n"), Span { began, ended })
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    pub fn run(&mut self, command: &str) -> String {
+        let (status, printed, _) = self.try_run(command);
+        assert_eq!(status, 0, "{command:?} printed {printed:?}");
+        printed
+    }
+
+    /// Moves the guest over TCP to another machine, while it runs.
+    pub fn move_over_tcp(&mut self) -> Outcome {
+        let any: Address = "tcp:127.0.0.1:0".parse().expect("an address");
+        let listener = Listener::bind(&any).expect("a port");
+        let address = listener.address().clone();
+        let (host, screen) = (self.host.clone(), self.screen.clone());
+        let target = thread::spawn(move || {
+            let never = AtomicBool::new(false);
+            let channel = listener.accept(Some(PATIENCE), &never).expect("the source connects");
+            let mut target = VmTarget::new(host, move |config| endpoints(config, &screen));
+            migration::receive(
+                &mut target,
+                channel,
+                &mut NoArbiter,
+                &patient(),
+                &mut Silent,
+                &Cancel::new(),
+            )
+            .map(|_| target.into_vm().expect("what was received is there"))
+        });
+        let channel = transport::connect(&address, PATIENCE).expect("the target listens");
+        let outcome = migration::migrate(
+            &mut self.vm.source(),
+            channel,
+            &mut self.vm.ownership(),
+            &patient(),
+            &mut Silent,
+            &Cancel::new(),
+        );
+        let arrived = target.join().expect("the target does not panic");
+        let (outcome, arrived) = match (outcome, arrived) {
+            (Ok(outcome), Ok(arrived)) => (outcome, arrived),
+            (left, arrived) => {
+                let arrived = arrived.err().map(|error| error.to_string());
+                panic!("source: {left:?}\ndestination: {arrived:?}");
+            }
+        };
+        assert!(outcome.confirmed);
+        self.vm.set_gone();
+        assert_eq!(self.vm.wait(), VmState::Gone);
+        self.vm = arrived;
+        println!("{}: moved over TCP: {}", self.vm.config().name, summary(&outcome));
+        outcome
+    }
+
+    /// Saves the guest to a file, and goes on with it from there.
+    pub fn move_through_file(&mut self, file: &Path) -> Outcome {
+        let address = Address::File(file.to_owned());
+        let sink = transport::open_sink(&address, Some(PATIENCE)).expect("the file");
+        let outcome = migration::save_to(
+            &mut self.vm.source(),
+            sink,
+            &mut self.vm.ownership(),
+            &Settings { io_timeout: PATIENCE, ..Settings::stop_and_save() },
+            &mut Silent,
+            &Cancel::new(),
+        )
+        .unwrap_or_else(|error| panic!("{error}"));
+        self.vm.set_gone();
+        assert_eq!(self.vm.wait(), VmState::Gone);
+        let intake = transport::open_intake(&address, Some(PATIENCE)).expect("the file");
+        let screen = self.screen.clone();
+        let mut target = VmTarget::new(self.host.clone(), move |config| endpoints(config, &screen));
+        migration::restore_from(
+            &mut target,
+            intake,
+            &mut NoArbiter,
+            &patient(),
+            &mut Silent,
+            &Cancel::new(),
+        )
+        .unwrap_or_else(|error| panic!("{error}"));
+        self.vm = target.into_vm().expect("what was restored is there");
+        println!("{}: moved through a file: {}", self.vm.config().name, summary(&outcome));
+        outcome
+    }
+
+    /// Ends the guest.
+    pub fn end(self) {
+        self.vm.quit();
+        self.vm.wait();
+    }
+}
+
+fn summary(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "{:.2} s, downtime {:.0} ms, {:.1} MiB, {} rounds",
+        outcome.total.as_secs_f64(),
+        outcome.downtime.as_secs_f64() * 1e3,
+        outcome.bytes as f64 / f64::from(1 << 20),
+        outcome.rounds.len(),
+    );
+    text
+}

@@ -1,0 +1,116 @@
+//! Real Linux, Debian's own kernel, run by the software CPU and moved while it works.
+//!
+//! `tools/linux-guest` brings the guest, gcc compiles what runs in it.
+
+mod console;
+mod files;
+mod guest;
+mod programs;
+mod work;
+
+use std::fs;
+
+use machine::HostConfig;
+
+use files::Archive;
+use guest::{Guest, configuration};
+use work::Work;
+
+/// It counts, computes, and reads and writes its disk; it is moved twice over TCP and once through
+/// a file; and nothing in it notices.
+#[test]
+fn linux_moves_while_it_works() {
+    const DISK_BYTES: u64 = 8 << 20;
+    let Some(files) = files::wanted("linux_moves_while_it_works") else { return };
+    let folder = files::scratch("moves");
+    let disk = folder.join("disk.img");
+    fs::File::create(&disk).and_then(|file| file.set_len(DISK_BYTES)).expect("a disk");
+    let files = work::with_programs(&files, &folder);
+    let (mut config, mut host) = (configuration("moves", 1), HostConfig::default());
+    guest::add_disk(&mut config, &mut host, &disk);
+    let mut guest = Guest::boot(&config, &host, &files);
+
+    let warnings = work::warnings(&mut guest);
+    let digest = files::sha256(&folder.join("blob"));
+    let mut work = Work::start(&mut guest, &digest, Some(DISK_BYTES));
+    work.moved(&mut guest, "over TCP", |guest| guest.move_over_tcp());
+    work.moved(&mut guest, "back over TCP", |guest| guest.move_over_tcp());
+    let saved = folder.join("saved");
+    work.moved(&mut guest, "through a file", |guest| guest.move_through_file(&saved));
+    work.finish(&mut guest);
+
+    // What the guest has on its disk is what is in the file.
+    guest.run("sync; echo 3 >/proc/sys/vm/drop_caches");
+    let of_guest = guest.run("sha256sum /dev/vda");
+    assert_eq!(work::warnings(&mut guest), warnings, "the kernel warns of something");
+    assert_eq!(of_guest, format!("{}  /dev/vda\n", files::sha256(&disk)));
+    guest.end();
+    assert_eq!(of_guest, format!("{}  /dev/vda\n", files::sha256(&disk)));
+    fs::remove_dir_all(&folder).expect("the scratch folder goes");
+}
+
+/// The same with two CPUs, both of which work before and after.
+#[test]
+fn two_cpus_move_while_they_work() {
+    let Some(files) = files::wanted("two_cpus_move_while_they_work") else { return };
+    let folder = files::scratch("cpus");
+    let files = work::with_programs(&files, &folder);
+    let mut guest = Guest::boot(&configuration("cpus", 2), &HostConfig::default(), &files);
+    assert_eq!(guest.run("nproc"), "2\n");
+    let warnings = work::warnings(&mut guest);
+    let digest = files::sha256(&folder.join("blob"));
+    let mut work = Work::start(&mut guest, &digest, None);
+    work.moved(&mut guest, "over TCP", |guest| {
+        let before = work::timer_interrupts(guest);
+        let outcome = guest.move_over_tcp();
+        guest.run("sleep 1");
+        let after = work::timer_interrupts(guest);
+        assert_eq!((before.len(), after.len()), (2, 2));
+        for (before, after) in before.iter().zip(&after) {
+            assert!(after > before, "a CPU has no timer interrupts any more: {after}");
+        }
+        outcome
+    });
+    work.finish(&mut guest);
+    assert_eq!(guest.run("nproc"), "2\n");
+    assert_eq!(work::warnings(&mut guest), warnings, "the kernel warns of something");
+    guest.end();
+    fs::remove_dir_all(&folder).expect("the scratch folder goes");
+}
+
+/// Programs compiled by gcc do in the guest what they do on the host's own CPU.
+#[test]
+fn programs_do_what_they_do_on_the_host() {
+    let Some(files) = files::wanted("programs_do_what_they_do_on_the_host") else { return };
+    let folder = files::scratch("programs");
+    let built = programs::all(&folder);
+    let mut archive = Archive::default();
+    archive.folder("programs");
+    for program in &built {
+        let executable = fs::read(&program.file).expect("an executable");
+        archive.file(&format!("programs/{}", program.name), &executable);
+    }
+    let initrd = folder.join("initrd");
+    archive.add_to(&files.initrd, &initrd);
+    let files = files::GuestFiles { initrd, ..files };
+    let mut guest = Guest::boot(&configuration("programs", 1), &HostConfig::default(), &files);
+    let mut wrong = Vec::new();
+    for program in &built {
+        let command = format!("/programs/{0} >/tmp/out 2>&1", program.name);
+        let (status, errors, span) = guest.try_run(&command);
+        let transcript = folder.join(format!("{}.here", program.name));
+        let digest = guest.run("sha256sum </tmp/out");
+        let took = span.ended - span.began;
+        println!("{}: {:.1} s", program.name, took.as_secs_f64());
+        if status == 0 && digest.starts_with(&files::sha256(&transcript)) {
+            continue;
+        }
+        let here = String::from_utf8_lossy(&program.transcript).into_owned();
+        let there = guest.run("cat /tmp/out");
+        let difference = programs::difference(&here, &there);
+        wrong.push(format!("{} ends with {status}{errors}; {difference}", program.name));
+    }
+    guest.end();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    fs::remove_dir_all(&folder).expect("the scratch folder goes");
+}

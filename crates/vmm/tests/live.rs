@@ -1,0 +1,232 @@
+//! A running guest moves between machines with threads, on the host's clock; and stays where it is
+//! when the other side refuses.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guest::{Flags, Line, Parameters};
+use machine::{HostConfig, MachineConfig, VirtioKind};
+use migration::{Cancel, MigrationError, NoArbiter, Outcome, Settings, Silent, Standing};
+use transport::Channel;
+use vmm::{Boot, End, Endpoints, Vm, VmState, VmTarget};
+
+const MEMORY: u64 = 32 << 20;
+const MOVES: usize = 6;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the guest prints, wherever it runs.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Printed {
+    fn endpoints(&self) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        endpoints.outputs.insert("com1".to_owned(), Box::new(self.clone()));
+        endpoints
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Numbers of the rounds that the guest has told of.
+    fn rounds(&self) -> Vec<u64> {
+        self.text()
+            .lines()
+            .filter_map(|line| match Line::parse(line) {
+                Some(Line::Round(round)) => Some(round.round),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn wait_for_rounds(&self, more: usize) {
+        let wanted = self.rounds().len() + more;
+        let started = Instant::now();
+        while self.rounds().len() < wanted {
+            assert!(started.elapsed() < PATIENCE, "the guest is silent:\n{}", self.text());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn start(config: &MachineConfig, rounds: u64, host: &HostConfig, printed: &Printed) -> Vm {
+    let mut parameters = Parameters::new(config.memory_bytes, config.cpus.count.into(), rounds);
+    parameters.tsc_khz = config.cpus.tsc_khz;
+    parameters.drift_ppm = 10_000;
+    parameters.clock_slack_ns = 1_000_000;
+    parameters.pages_per_round = 64;
+    parameters.checks_per_round = 512;
+    if config.hpet {
+        parameters.flags = parameters.flags.with(Flags::HPET);
+    }
+    let boot = Boot::Embedded(Box::new(parameters));
+    let vm = Vm::create(config, &boot, host, printed.endpoints()).unwrap();
+    vm.resume().unwrap();
+    vm
+}
+
+/// Moves a machine to a host with this configuration; the new machine, or why not, on both sides.
+fn move_to(
+    vm: &Vm,
+    host: &HostConfig,
+    printed: &Printed,
+    settings: &Settings,
+) -> (Result<Outcome, MigrationError>, Result<Vm, MigrationError>) {
+    let (here, there) = Channel::pair().unwrap();
+    let mut target = VmTarget::new(host.clone(), {
+        let printed = printed.clone();
+        move |_| printed.endpoints()
+    });
+    let receiving = thread::spawn(move || {
+        migration::receive(
+            &mut target,
+            there,
+            &mut NoArbiter,
+            &Settings::default(),
+            &mut Silent,
+            &Cancel::new(),
+        )
+        .map(|_| target.into_vm().expect("the machine was taken"))
+    });
+    let sent = migration::migrate(
+        &mut vm.source(),
+        here,
+        &mut vm.ownership(),
+        settings,
+        &mut Silent,
+        &Cancel::new(),
+    );
+    (sent, receiving.join().unwrap())
+}
+
+fn patient() -> Settings {
+    // Several tests share the host's two cores.
+    Settings { downtime_limit: Duration::from_secs(3), ..Settings::default() }
+}
+
+fn moves_without_a_gap(cpus: u32) {
+    let mut config = MachineConfig::new("live", [3; 16], MEMORY);
+    config.cpus.count = cpus;
+    let printed = Printed::default();
+    let host = HostConfig::default();
+    let mut vm = start(&config, 60, &host, &printed);
+    for _ in 0..MOVES {
+        printed.wait_for_rounds(2);
+        let (sent, taken) = move_to(&vm, &host, &printed, &patient());
+        let outcome = sent.unwrap();
+        assert!(outcome.confirmed);
+        vm.set_gone();
+        assert_eq!(vm.wait(), VmState::Gone);
+        vm = taken.unwrap();
+    }
+    assert_eq!(vm.wait(), VmState::Ended(End::Exit(0)), "{}", printed.text());
+    let rounds = printed.rounds();
+    assert_eq!(rounds, (1..=60).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_guest_that_works_is_moved_without_a_gap() {
+    moves_without_a_gap(1);
+}
+
+#[test]
+fn a_guest_with_two_vcpus_is_moved_without_a_gap() {
+    moves_without_a_gap(2);
+}
+
+/// The move is refused with this text on both sides, and the guest goes on; then it is moved.
+fn refused(config: &MachineConfig, good: &HostConfig, bad: &HostConfig, text: &str) {
+    let printed = Printed::default();
+    let vm = start(config, 0, good, &printed);
+    printed.wait_for_rounds(1);
+    let (sent, taken) = move_to(&vm, bad, &printed, &patient());
+    let (sent, taken) = (sent.unwrap_err(), taken.map(|_| ()).unwrap_err());
+    assert_eq!(sent.standing, Standing::Running);
+    assert_eq!(taken.standing, Standing::Discarded);
+    for sentence in [sent.failure.sentence(), taken.failure.sentence()] {
+        assert!(sentence.contains(text), "{sentence}");
+    }
+    assert_eq!(vm.status().state, VmState::Running);
+    printed.wait_for_rounds(2);
+    vm.quit();
+    vm.wait();
+}
+
+#[test]
+fn too_little_memory_is_refused_and_the_guest_goes_on() {
+    let config = MachineConfig::new("live", [3; 16], MEMORY);
+    let bad = HostConfig::from_toml("memory-limit = \"16M\"").unwrap();
+    refused(&config, &HostConfig::default(), &bad, "memory");
+}
+
+#[test]
+fn a_missing_disk_is_refused_and_the_guest_goes_on() {
+    let mut config = MachineConfig::new("live", [3; 16], MEMORY);
+    let id = "disk0".to_owned();
+    config
+        .plug(VirtioKind::Block { id, serial: String::new(), sectors: 2048, read_only: false })
+        .unwrap();
+    let path = std::env::temp_dir().join(format!("ferry-live-{}.img", std::process::id()));
+    std::fs::write(&path, vec![0; 2048 * 512]).unwrap();
+    let text = format!("[disk.disk0]\npath = {:?}\n", path.display().to_string());
+    let good = HostConfig::from_toml(&text).unwrap();
+    refused(&config, &good, &HostConfig::default(), "disk0");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_cancelled_move_leaves_the_guest_running() {
+    let config = MachineConfig::new("live", [3; 16], MEMORY);
+    let printed = Printed::default();
+    let vm = start(&config, 0, &HostConfig::default(), &printed);
+    let (here, there) = Channel::pair().unwrap();
+    let cancel = Cancel::new();
+    let mut target = VmTarget::new(HostConfig::default(), |_| Endpoints::default());
+    let receiving = thread::spawn(move || {
+        migration::receive(
+            &mut target,
+            there,
+            &mut NoArbiter,
+            &Settings::default(),
+            &mut Silent,
+            &Cancel::new(),
+        )
+    });
+    let stopper = {
+        let cancel = cancel.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            cancel.cancel();
+        })
+    };
+    // So slow that it cannot be over before it is cancelled.
+    let settings = Settings { bandwidth_limit: Some(1 << 20), ..Settings::default() };
+    let error = migration::migrate(
+        &mut vm.source(),
+        here,
+        &mut vm.ownership(),
+        &settings,
+        &mut Silent,
+        &cancel,
+    )
+    .unwrap_err();
+    stopper.join().unwrap();
+    assert_eq!(error.standing, Standing::Running);
+    assert!(receiving.join().unwrap().is_err());
+    printed.wait_for_rounds(2);
+    vm.quit();
+    vm.wait();
+}
