@@ -18,7 +18,6 @@ pub(crate) struct Fault {
 
 pub(crate) const DIVIDE: u8 = 0;
 pub(crate) const DEBUG: u8 = 1;
-pub(crate) const BREAKPOINT: u8 = 3;
 pub(crate) const OVERFLOW: u8 = 4;
 pub(crate) const BOUND: u8 = 5;
 pub(crate) const UNDEFINED: u8 = 6;
@@ -30,7 +29,6 @@ pub(crate) const STACK: u8 = 12;
 pub(crate) const PROTECTION: u8 = 13;
 pub(crate) const PAGE: u8 = 14;
 pub(crate) const MATH: u8 = 16;
-pub(crate) const ALIGNMENT: u8 = 17;
 pub(crate) const SIMD: u8 = 19;
 
 impl Fault {

@@ -147,7 +147,7 @@ pub(crate) fn load_image(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
         Err(_) => return Err(core.protection(0)),
     }
     core.xmm = xmm;
-    core.x87.from_fxsave(&image, op.variant == 1);
+    core.x87.load_fxsave(&image, op.variant == 1);
     Ok(())
 }
 

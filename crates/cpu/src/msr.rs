@@ -52,3 +52,5 @@ pub const GS_BASE: u32 = 0xc000_0101;
 pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// What RDTSCP brings in ECX.
 pub const TSC_AUX: u32 = 0xc000_0103;
+/// AMD's system configuration: memory-type details of the chipset, none of them offered.
+pub const SYSTEM_CONFIGURATION: u32 = 0xc001_0010;

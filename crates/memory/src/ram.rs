@@ -92,6 +92,9 @@ impl GuestRam {
         }
         let memory = GuestMemory::from_ranges(&ranges)
             .map_err(|source| MemoryError::Map { bytes, source })?;
+        for region in memory.iter() {
+            ask_for_huge_pages(region);
+        }
         let mut first_page = 0;
         let regions = memory
             .iter()
@@ -277,6 +280,17 @@ impl GuestRam {
             .memory
             .write_slice(from, GuestAddress(address))
             .map_err(|_| MemoryError::Access { address, length: from.len() })
+    }
+}
+
+/// Asks the host to back a region with huge pages where it can: first touches, as a migration makes
+/// them at the destination, then cost a fraction. A host that will not is no error.
+#[expect(unsafe_code, reason = "madvise is a system call on a raw range")]
+fn ask_for_huge_pages(region: &GuestRegionMmap<PageLog>) {
+    if let Ok(start) = region.get_host_address(MemoryRegionAddress(0)) {
+        // SAFETY: the range is exactly the region's own mapping, and the advice changes how it is
+        // backed, never what it holds.
+        unsafe { libc::madvise(start.cast(), region.len() as usize, libc::MADV_HUGEPAGE) };
     }
 }
 

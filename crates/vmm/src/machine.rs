@@ -293,7 +293,6 @@ impl Machine {
 
     /// Presses the power button.
     pub fn press_power_button(&mut self) {
-        let now = self.board.clock.now(0);
         self.board.ged.press_power_button();
         self.board.ged_line();
     }
@@ -322,7 +321,6 @@ impl Machine {
 
     /// What serial port and consoles have written, by device id.
     pub fn take_output(&mut self) -> Vec<(String, Vec<u8>)> {
-        let now = self.board.clock.now(0);
         let mut outputs = Vec::new();
         let serial = self.board.serial.take_output();
         if !serial.is_empty() {

@@ -94,7 +94,7 @@ pub(crate) fn divide<T: Width, S: Source>(core: &mut Core, bus: &mut dyn Bus, op
     let divisor: T = S::get(core, bus, op)?;
     let divisor = u128::from(divisor.zero_extended());
     let dividend = dividend::<T>(core);
-    if divisor == 0 || dividend / divisor >> T::BITS != 0 {
+    if divisor == 0 || (dividend / divisor) >> T::BITS != 0 {
         return Err(core.raise(fault::DIVIDE, None));
     }
     set_quotient::<T>(core, (dividend / divisor) as u64, (dividend % divisor) as u64);

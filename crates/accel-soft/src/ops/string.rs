@@ -171,10 +171,8 @@ pub(crate) fn run<S: Step, T: Width>(core: &mut Core, bus: &mut dyn Bus, op: &Op
     let again = core.register(BLOCK_RIP).wrapping_add(u64::from(op.start));
     let mut room = core.budget.saturating_sub(core.index() as u64).max(1);
     loop {
-        if let Err(trap) = S::step::<T>(core, bus, op) {
-            // Repetitions that are done stay done; the fault restarts the rest.
-            return Err(trap);
-        }
+        // Repetitions that are done stay done; a fault restarts the rest.
+        S::step::<T>(core, bus, op)?;
         count -= 1;
         set_masked(core, op, RCX, count);
         let met = match op.variant {

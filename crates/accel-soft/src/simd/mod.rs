@@ -27,7 +27,7 @@ mod swar;
 mod tests;
 
 pub use environment::SimdEnv;
-pub use fxsave::{MXCSR_MASK, ReservedMxcsrBits, check_mxcsr, load_image, store_image};
+pub use fxsave::{check_mxcsr, load_image, store_image};
 pub use operand::Operand;
 
 use iced_x86::{Code, Instruction, OpKind};

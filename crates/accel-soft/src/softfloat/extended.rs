@@ -427,7 +427,7 @@ impl F80 {
         let mut bytes = [0; 10];
         for byte in &mut bytes[..9] {
             let pair = (rest % 100) as u8;
-            *byte = pair / 10 << 4 | pair % 10;
+            *byte = (pair / 10) << 4 | (pair % 10);
             rest /= 100;
         }
         bytes[9] = u8::from(self.sign()) << 7;

@@ -106,7 +106,7 @@ impl X87 {
     }
 
     /// Takes the unit's part of an FXSAVE image.
-    pub fn from_fxsave(&mut self, image: &[u8; 512], wide: bool) {
+    pub fn load_fxsave(&mut self, image: &[u8; 512], wide: bool) {
         self.control = get(image, 0, 2) as u16 & 0x1f7f | 0x40;
         self.status = get(image, 2, 2) as u16;
         self.empty = !image[4];

@@ -117,7 +117,8 @@ fn hpet() -> Sdt {
 
 fn dsdt(config: &MachineConfig) -> Sdt {
     let mut aml = Vec::new();
-    serial_port(&mut aml);
+    legacy_device("COM1", "PNP0501", board::SERIAL, board::SERIAL_IRQ, &mut aml);
+    legacy_device("RTC0", "PNP0B00", board::RTC, board::RTC_IRQ, &mut aml);
     for device in &config.virtio {
         virtio_slot(device.slot, &mut aml);
     }
@@ -130,14 +131,15 @@ fn dsdt(config: &MachineConfig) -> Sdt {
     dsdt
 }
 
-fn serial_port(aml: &mut Vec<u8>) {
-    let ports = IO::new(board::SERIAL.base as u16, board::SERIAL.base as u16, 0, 8);
-    let interrupt = Interrupt::new(true, true, false, false, board::SERIAL_IRQ);
-    let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
-    let hid = Name::new("_HID".into(), &EISAName::new("PNP0501"));
+/// A device with ports and an edge-triggered interrupt of its own.
+fn legacy_device(name: &str, id: &str, ports: board::Region, irq: u32, aml: &mut Vec<u8>) {
+    let io = IO::new(ports.base as u16, ports.base as u16, 0, ports.length as u8);
+    let interrupt = Interrupt::new(true, true, false, false, irq);
+    let resources = ResourceTemplate::new(vec![&io, &interrupt]);
+    let hid = Name::new("_HID".into(), &EISAName::new(id));
     let uid = Name::new("_UID".into(), &1u8);
     let crs = Name::new("_CRS".into(), &resources);
-    let device = Device::new("COM1".into(), vec![&hid, &uid, &crs]);
+    let device = Device::new(name.into(), vec![&hid, &uid, &crs]);
     Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
 }
 

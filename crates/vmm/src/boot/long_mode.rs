@@ -26,7 +26,7 @@ pub(super) fn enter(
     for (index, descriptor) in gdt.iter().enumerate() {
         ram.write(GDT + 8 * index as u64, &descriptor.to_le_bytes())?;
     }
-    ram.write(PAGE_TABLES, &(PAGE_TABLES + 0x1000 | TABLE_ENTRY).to_le_bytes())?;
+    ram.write(PAGE_TABLES, &((PAGE_TABLES + 0x1000) | TABLE_ENTRY).to_le_bytes())?;
     for gibibyte in 0..4 {
         let directory = PAGE_TABLES + 0x2000 + 0x1000 * gibibyte;
         ram.write(PAGE_TABLES + 0x1000 + 8 * gibibyte, &(directory | TABLE_ENTRY).to_le_bytes())?;

@@ -26,6 +26,7 @@ while [ ! -e /tmp/stop ]; do
     else
         wrong=$((wrong + 1))
     fi
+    echo $right >/tmp/hashing.turns
 done
 echo "hashing right $right wrong $wrong"
 "#;
@@ -35,14 +36,15 @@ echo "hashing right $right wrong $wrong"
 const COPYING: &str = r#"#!/bin/sh
 turn=0 wrong=0
 while [ ! -e /tmp/stop ]; do
-    at=$(($1 / 2 / 4096 + turn % 20 * 32))
-    seq $turn $((turn + 15000)) | head -c 65536 >/tmp/piece
+    at=$(($1 / 2 / 4096 + turn % 20 * 8))
+    seq $turn $((turn + 4000)) | head -c 16384 >/tmp/piece
     dd if=/tmp/piece of=/dev/vda bs=4096 seek=$at conv=notrunc 2>/tmp/dd || wrong=$((wrong + 1))
-    dd if=/dev/vda bs=4096 skip=$at count=16 2>/tmp/dd | cmp - /tmp/piece || wrong=$((wrong + 1))
+    dd if=/dev/vda bs=4096 skip=$at count=4 2>/tmp/dd | cmp - /tmp/piece || wrong=$((wrong + 1))
     sync
     echo 1 >/proc/sys/vm/drop_caches
-    dd if=/dev/vda bs=4096 skip=$at count=16 2>/tmp/dd | cmp - /tmp/piece || wrong=$((wrong + 1))
+    dd if=/dev/vda bs=4096 skip=$at count=4 2>/tmp/dd | cmp - /tmp/piece || wrong=$((wrong + 1))
     turn=$((turn + 1))
+    echo $turn >/tmp/copying.turns
 done
 echo "copying turns $turn wrong $wrong"
 "#;
@@ -153,7 +155,7 @@ impl Work {
         what: &str,
         action: impl FnOnce(&mut Guest) -> Outcome,
     ) {
-        guest.screen.expect_ticks(guest.screen.ticks().len() + 20, PATIENCE);
+        self.expect_turns(guest);
         let before = Look::take(guest);
         let began = Instant::now();
         let outcome = action(guest);
@@ -162,7 +164,20 @@ impl Work {
         let after = Look::take(guest);
         after.check(&before, paused, what);
         self.paused += paused;
-        guest.screen.expect_ticks(guest.screen.ticks().len() + 20, PATIENCE);
+        self.expect_turns(guest);
+    }
+
+    /// Waits until every part of the work has gone on.
+    fn expect_turns(&self, guest: &mut Guest) {
+        guest.screen.expect_ticks(guest.screen.ticks().len() + 10, PATIENCE);
+        for part in ["hashing", "copying"] {
+            if part == "hashing" || self.with_disk {
+                guest.run(&format!(
+                    "f=/tmp/{part}.turns; until [ -e $f ]; do sleep .1; done; n=$(cat $f); \
+                     until [ $(cat $f) -gt $((n + 1)) ]; do sleep .1; done"
+                ));
+            }
+        }
     }
 
     /// Ends the work and checks all of it.

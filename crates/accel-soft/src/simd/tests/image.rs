@@ -1,6 +1,7 @@
 //! FXSAVE images.
 
-use super::super::{MXCSR_MASK, ReservedMxcsrBits, check_mxcsr, load_image, store_image};
+use super::super::fxsave::{MXCSR_MASK, ReservedMxcsrBits};
+use super::super::{check_mxcsr, load_image, store_image};
 use super::operands::Random;
 
 fn registers(random: &mut Random) -> [u128; 16] {
