@@ -79,9 +79,11 @@ static void note(int number, siginfo_t *information, void *context)
 {
 	ucontext_t *machine = context;
 	greg_t *registers = machine->uc_mcontext.gregs;
+	/* RSI says nothing where it has no part in the instruction. */
+	static int faults;
+	int source = ++faults <= 3 ? (int)((uint8_t *)registers[REG_RSI] - area) : 0;
 	printf("signal %d at %d: rdi %d rsi %d rcx %d\n", number, (int)((uint8_t *)information->si_addr - area),
-	       (int)((uint8_t *)registers[REG_RDI] - area), (int)((uint8_t *)registers[REG_RSI] - area),
-	       (int)registers[REG_RCX]);
+	       (int)((uint8_t *)registers[REG_RDI] - area), source, (int)registers[REG_RCX]);
 	siglongjmp(back, 1);
 }
 

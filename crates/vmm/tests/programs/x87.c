@@ -8,7 +8,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint64_t state = 99, hash;
+/* A digest for each operation, so that a difference has a name. */
+static struct { const char *name; uint64_t hash; } operations[100];
+static uint64_t state = 99, *hash;
+
+static void operation(const char *name)
+{
+	size_t at = 0;
+	while (operations[at].name && strcmp(operations[at].name, name) != 0)
+		at++;
+	operations[at].name = name;
+	hash = &operations[at].hash;
+}
 
 static uint64_t next(void)
 {
@@ -20,8 +31,8 @@ static uint64_t next(void)
 
 static void mix(uint64_t value)
 {
-	hash = (hash ^ value) * 0x100000001b3ULL;
-	hash ^= hash >> 29;
+	*hash = (*hash ^ value) * 0x100000001b3ULL;
+	*hash ^= *hash >> 29;
 }
 
 static void mix_long(long double value)
@@ -57,6 +68,7 @@ static long double number(void)
 #define EXCEPTIONS 0x3f
 #define ONE(text)                                                                                 \
 	do {                                                                                      \
+		operation(text);                                                                   \
 		long double value = number();                                                     \
 		uint16_t status;                                                                  \
 		asm volatile("fclex\n\t" text "\n\tfstsw %1" : "+t"(value), "=a"(status));        \
@@ -64,6 +76,7 @@ static long double number(void)
 	} while (0)
 #define TWO(text)                                                                                 \
 	do {                                                                                      \
+		operation(text);                                                                   \
 		long double value = number(), other = number();                                   \
 		uint16_t status;                                                                  \
 		asm volatile("fclex\n\t" text "\n\tfstsw %1" : "+t"(value), "=a"(status)          \
@@ -72,6 +85,7 @@ static long double number(void)
 	} while (0)
 #define STORE(type, text)                                                                         \
 	do {                                                                                      \
+		operation(text);                                                                   \
 		long double value = number();                                                     \
 		type stored = 0;                                                                  \
 		uint16_t status;                                                                  \
@@ -83,6 +97,7 @@ static long double number(void)
 	} while (0)
 #define MEMORY(type, text)                                                                        \
 	do {                                                                                      \
+		operation(text);                                                                   \
 		long double value = number();                                                     \
 		type operand;                                                                     \
 		uint64_t bits = next();                                                           \
@@ -104,42 +119,53 @@ static void arithmetic(void)
 		STORE(float, "fstps %0"); STORE(double, "fstpl %0");
 		MEMORY(float, "fadds %2"); MEMORY(double, "fmull %2"); MEMORY(int16_t, "fiadds %2");
 		MEMORY(int32_t, "fidivl %2"); MEMORY(int32_t, "fisubrl %2"); MEMORY(double, "fdivrl %2"); MEMORY(float, "fsubs %2");
+		
 		/* Comparisons, to the status word and to the flags. */
 		long double value = number(), other = number();
 		uint16_t status;
+		operation("fucom");
 		asm volatile("fclex\n\tfucom %%st(1)\n\tfstsw %0" : "=a"(status) : "t"(value), "u"(other));
 		mix(status & 0x453f);
+		operation("fcom");
 		asm volatile("fclex\n\tfcom %%st(1)\n\tfstsw %0" : "=a"(status) : "t"(value), "u"(other));
 		mix(status & 0x453f);
+		operation("ftst");
 		asm volatile("fclex\n\tftst\n\tfstsw %0" : "=a"(status) : "t"(value));
 		mix(status & 0x453f);
+		operation("fxam");
 		asm volatile("fxam\n\tfstsw %0" : "=a"(status) : "t"(value));
 		mix(status & 0x4700);
 		uint64_t flags;
+		operation("fcomi");
 		asm volatile("fcomi %%st(1), %%st\n\tpushf\n\tpop %0" : "=r"(flags) : "t"(value), "u"(other) : "cc");
 		mix(flags & 0x45);
+		operation("fucomi");
 		asm volatile("fucomi %%st(1), %%st\n\tpushf\n\tpop %0" : "=r"(flags) : "t"(value), "u"(other) : "cc");
 		mix(flags & 0x45);
+		operation("fcmovbe");
 		asm volatile("cmp %2, %3\n\tfcmovbe %%st(1), %%st" : "+t"(value) : "u"(other), "r"(round % 7), "r"(3) : "cc");
 		mix_long(value);
-		/* Packed decimal. */
+		operation("fbstp");
 		uint8_t decimal[10];
 		asm volatile("fbstp %0" : "=m"(decimal) : "t"(number()) : "st");
 		for (int at = 0; at < 10; at++)
 			mix(decimal[at]);
+		operation("fbld");
 		for (int at = 0; at < 9; at++)
 			decimal[at] = (uint8_t)((next() % 10) << 4 | next() % 10);
 		decimal[9] = (uint8_t)(next() << 7);
 		asm volatile("fbld %1" : "=t"(value) : "m"(decimal));
 		mix_long(value);
-		/* Exponent and significand apart and together, and the two remainders. */
+		operation("fxtract");
 		value = number();
 		long double exponent;
 		asm volatile("fxtract" : "=t"(value), "=u"(exponent) : "0"(value));
 		mix_long(value), mix_long(exponent);
+		operation("fscale");
 		value = number();
 		asm volatile("fscale" : "+t"(value) : "u"((long double)(int)(next() % 200) - 100));
 		mix_long(value);
+		operation("fprem");
 		value = number(), other = number();
 		for (int turn = 0; turn < 600; turn++) {
 			asm volatile("fprem\n\tfstsw %1" : "+t"(value), "=a"(status) : "u"(other));
@@ -147,6 +173,7 @@ static void arithmetic(void)
 				break;
 		}
 		mix_long(value), mix(isnan(value) ? 0 : status & 0x4700);
+		operation("fprem1");
 		value = number(), other = number();
 		for (int turn = 0; turn < 600; turn++) {
 			asm volatile("fprem1\n\tfstsw %1" : "+t"(value), "=a"(status) : "u"(other));
@@ -194,11 +221,13 @@ int main(void)
 			continue;
 		for (unsigned rounding = 0; rounding < 4; rounding++) {
 			uint16_t control = (uint16_t)(0x7f | precision << 8 | rounding << 10), usual = 0x37f;
-			hash = 0;
+			memset(operations, 0, sizeof operations);
 			asm volatile("fldcw %0" : : "m"(control));
 			arithmetic();
 			asm volatile("fldcw %0" : : "m"(usual));
-			printf("precision %u rounding %u %016" PRIx64 "\n", precision, rounding, hash);
+			printf("precision %u rounding %u\n", precision, rounding);
+			for (size_t at = 0; operations[at].name; at++)
+				printf("%s %016" PRIx64 "\n", operations[at].name, operations[at].hash);
 		}
 	}
 	stack();
