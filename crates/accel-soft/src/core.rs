@@ -54,6 +54,12 @@ pub(crate) struct Core {
     pub(crate) segments: [Segment; 6],
     pub(crate) mode: Mode,
     pub(crate) cpl: u8,
+    /// What of mode and privilege decides which block runs at an address.
+    pub(crate) jump_key: u32,
+    /// Changes when translations for fetches or decoded code were dropped. Whatever drops them
+    /// ends the block, and the epoch is brought up to date before the next one.
+    pub(crate) epoch: u64,
+    epoch_of: (u64, u64),
     pub(crate) tlbs: Tlbs,
 
     /// The operation that runs, to find its address and its place in the block.
@@ -120,6 +126,9 @@ impl Core {
             segments: [Segment::default(); 6],
             mode: Mode { bits: 16, wide_stack: false },
             cpl: 0,
+            jump_key: 0,
+            epoch: 0,
+            epoch_of: (0, 0),
             tlbs: Tlbs::new(),
             current: std::ptr::null(),
             block: std::ptr::null(),
@@ -281,6 +290,22 @@ impl Core {
     pub(crate) fn set_cpl(&mut self, cpl: u8) {
         self.cpl = cpl;
         self.tlbs.set_user(cpl == 3);
+        self.update_jump_key();
+    }
+
+    fn update_jump_key(&mut self) {
+        self.jump_key = u32::from(self.mode.bits)
+            | u32::from(self.mode.wide_stack) << 8
+            | u32::from(self.cpl == 3) << 9;
+    }
+
+    /// Begins a new epoch if translations or code were dropped since the last.
+    pub(crate) fn update_epoch(&mut self) {
+        let now = (self.tlbs.fetch_generation(), self.code.generation());
+        if self.epoch_of != now {
+            self.epoch_of = now;
+            self.epoch += 1;
+        }
     }
 
     /// Works out the code mode after CS, SS or EFER changed.
@@ -295,6 +320,7 @@ impl Core {
         };
         let stack = self.segments[CpuState::SS].attributes;
         self.mode = Mode { bits, wide_stack: bits == 64 || stack & Segment::BIG != 0 };
+        self.update_jump_key();
         self.stop = true;
     }
 

@@ -6,7 +6,7 @@ use cpu::flags as f;
 use cpu::{AcceleratorError, Activity, Bus, CpuState, Exit, InterruptShadow, Ran, Signal, Vcpu};
 
 use crate::block::Block;
-use crate::core::{BLOCK_RIP, Core, Mode};
+use crate::core::{BLOCK_RIP, Core};
 use crate::decode::NoBlock;
 use crate::fault::{DEBUG, Fault};
 
@@ -15,11 +15,10 @@ const NMI_VECTOR: u8 = 2;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 
 struct Jump {
-    rip: u64,
-    mode: Mode,
-    user: bool,
-    translations: u64,
-    code: u64,
+    linear: u64,
+    /// Code mode and privilege; see [`Core::jump_key`].
+    key: u32,
+    epoch: u64,
     block: Option<Arc<Block>>,
 }
 
@@ -38,18 +37,12 @@ unsafe impl Send for SoftVcpu {}
 
 impl SoftVcpu {
     pub(crate) fn new(core: Core) -> Self {
-        let empty = || Jump {
-            rip: 0,
-            mode: Mode { bits: 0, wide_stack: false },
-            user: false,
-            translations: 0,
-            code: 0,
-            block: None,
-        };
+        let empty = || Jump { linear: 0, key: 0, epoch: 0, block: None };
         Self { core: Box::new(core), jumps: (0..JUMP_ENTRIES).map(|_| empty()).collect() }
     }
 
     /// What has to happen between two instructions. `Some` ends the run.
+    #[inline(never)]
     fn attend(&mut self, bus: &mut dyn Bus, executed: u64) -> Option<Exit> {
         let core = &mut *self.core;
         core.stop = false;
@@ -85,6 +78,7 @@ impl SoftVcpu {
                 }
             }
         }
+        core.update_epoch();
         if core.activity == Activity::Shutdown {
             return Some(Exit::Shutdown);
         }
@@ -110,25 +104,16 @@ impl SoftVcpu {
         let core = &mut *self.core;
         let linear = core.code_linear(core.rip);
         let entry = &mut self.jumps[(linear ^ linear >> 13) as usize % JUMP_ENTRIES];
-        let user = core.cpl == 3;
-        if entry.rip == linear
-            && entry.translations == core.tlbs.fetch_generation()
-            && entry.code == core.code.generation()
-            && entry.mode == core.mode
-            && entry.user == user
+        if entry.linear == linear
+            && entry.epoch == core.epoch
+            && entry.key == core.jump_key
             && let Some(block) = &entry.block
         {
             return Ok(Arc::as_ptr(block));
         }
         let block = core.find_block()?;
-        *entry = Jump {
-            rip: linear,
-            mode: core.mode,
-            user,
-            translations: core.tlbs.fetch_generation(),
-            code: core.code.generation(),
-            block: None,
-        };
+        core.update_epoch();
+        *entry = Jump { linear, key: core.jump_key, epoch: core.epoch, block: None };
         Ok(Arc::as_ptr(entry.block.insert(block)))
     }
 

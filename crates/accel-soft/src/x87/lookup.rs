@@ -150,6 +150,22 @@ pub struct X87Instruction {
     pub(super) operation: Operation,
 }
 
+/// The condition of FCMOVcc; the decoder names those of Jcc, SETcc and CMOVcc only.
+fn condition(mnemonic: M) -> u8 {
+    match mnemonic {
+        M::Fcmovb => 2,
+        M::Fcmovnb => 3,
+        M::Fcmove => 4,
+        M::Fcmovne => 5,
+        M::Fcmovbe => 6,
+        M::Fcmovnbe => 7,
+        M::Fcmovu => 10,
+        M::Fcmovnu => 11,
+        // No other instruction of the unit has one.
+        _ => 0,
+    }
+}
+
 fn format(size: MemorySize) -> Format {
     match size {
         MemorySize::Float32 => Format::Single,
@@ -313,7 +329,7 @@ pub fn lookup(instruction: &Instruction, opcode: u16) -> Option<X87Instruction> 
         waits,
         control,
         opcode: opcode & 0x7ff,
-        condition: (instruction.condition_code() as u8).wrapping_sub(1),
+        condition: condition(instruction.mnemonic()),
         format: format(instruction.memory_size()),
         operation,
     })

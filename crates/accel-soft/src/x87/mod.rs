@@ -5,6 +5,8 @@
 mod execute;
 mod image;
 mod lookup;
+#[cfg(test)]
+mod tests;
 mod transcendental;
 
 pub use lookup::{MemoryUse, X87Instruction, lookup};
