@@ -1,0 +1,179 @@
+//! The answering side: a thread that listens, and one for each connection.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use migration::Cancel;
+
+use crate::message::{MAX_LINE, MigrateSettings, ProgressReport, Reply, Request, Status, Summary};
+
+/// What a machine can be asked for. Errors are sentences for the operator.
+pub trait Controlled: Send + Sync + 'static {
+    /// What it is doing.
+    fn status(&self) -> Status;
+    /// Stops the guest.
+    ///
+    /// # Errors
+    /// If it cannot be stopped.
+    fn pause(&self) -> Result<(), String>;
+    /// Lets the guest go on.
+    ///
+    /// # Errors
+    /// If it cannot go on.
+    fn resume(&self) -> Result<(), String>;
+    /// Ends the machine.
+    fn quit(&self);
+    /// Presses the power button.
+    fn power_button(&self);
+    /// Moves the guest away.
+    ///
+    /// # Errors
+    /// If it did not move.
+    fn migrate(
+        &self,
+        address: &str,
+        settings: &MigrateSettings,
+        progress: &mut dyn FnMut(ProgressReport),
+        cancel: &Cancel,
+    ) -> Result<Summary, String>;
+    /// Called after the answer to a migration that went well was sent.
+    fn after_move(&self);
+}
+
+/// A control socket. It goes away with this value.
+pub struct Server {
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens at a path; a socket there that nobody listens at is replaced.
+    ///
+    /// # Errors
+    /// If another machine listens there, or the socket cannot be made.
+    pub fn start(path: &Path, machine: Arc<dyn Controlled>) -> io::Result<Self> {
+        if path.exists() {
+            if UnixStream::connect(path).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let machine = Arc::clone(&machine);
+                // A connection that cannot have a thread is dropped, which its client sees.
+                let _ = thread::Builder::new()
+                    .name("control connection".to_owned())
+                    .spawn(move || serve(connection, &*machine));
+            }
+        })?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been removed by somebody already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn say(to: &Mutex<UnixStream>, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    to.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+}
+
+/// Reads requests until the client goes away. Nobody waits for an error here: a client that is
+/// gone needs no answer.
+fn serve(connection: UnixStream, machine: &dyn Controlled) {
+    let Ok(reading) = connection.try_clone() else { return };
+    let mut reader = BufReader::new(reading);
+    let writer = Mutex::new(connection);
+    loop {
+        let mut line = String::new();
+        match (&mut reader).take(MAX_LINE as u64).read_line(&mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let answer = match serde_json::from_str::<Request>(&line) {
+            Err(error) => Reply::Failed { reason: format!("the request makes no sense: {error}") },
+            Ok(Request::Migrate { address, settings }) => {
+                migrate(&mut reader, &writer, machine, &address, &settings);
+                return;
+            }
+            Ok(request) => answer(machine, &request),
+        };
+        if say(&writer, &answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(machine: &dyn Controlled, request: &Request) -> Reply {
+    let done = |result: Result<(), String>| match result {
+        Ok(()) => Reply::Done,
+        Err(reason) => Reply::Failed { reason },
+    };
+    match request {
+        Request::Status => Reply::Status(machine.status()),
+        Request::Pause => done(machine.pause()),
+        Request::Resume => done(machine.resume()),
+        Request::Quit => {
+            machine.quit();
+            Reply::Done
+        }
+        Request::PowerButton => {
+            machine.power_button();
+            Reply::Done
+        }
+        Request::Cancel | Request::Migrate { .. } => {
+            Reply::Failed { reason: "no migration runs on this connection".to_owned() }
+        }
+    }
+}
+
+fn migrate(
+    reader: &mut BufReader<UnixStream>,
+    writer: &Mutex<UnixStream>,
+    machine: &dyn Controlled,
+    address: &str,
+    settings: &MigrateSettings,
+) {
+    let cancel = Cancel::new();
+    thread::scope(|scope| {
+        let over = {
+            let cancel = cancel.clone();
+            scope.spawn(move || {
+                // Whatever comes now, be it a word or the end, cancels.
+                let mut byte = [0];
+                let _ = reader.read(&mut byte);
+                cancel.cancel();
+            })
+        };
+        let mut progress = |report| {
+            if say(writer, &Reply::Progress(report)).is_err() {
+                cancel.cancel();
+            }
+        };
+        let moved = machine.migrate(address, settings, &mut progress, &cancel);
+        let went_well = moved.is_ok();
+        let last = match moved {
+            Ok(summary) => Reply::Moved(summary),
+            Err(reason) => Reply::Failed { reason },
+        };
+        // The client may be gone; the move stands all the same.
+        let _ = say(writer, &last);
+        let stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        drop(stream);
+        let _ = over.join();
+        if went_well {
+            machine.after_move();
+        }
+    });
+}
