@@ -151,7 +151,8 @@ pub struct X87Instruction {
 }
 
 /// The condition of FCMOVcc; the decoder names those of Jcc, SETcc and CMOVcc only.
-fn condition(mnemonic: M) -> u8 {
+fn condition(mnemonic: Mnemonic) -> u8 {
+    use Mnemonic as M;
     match mnemonic {
         M::Fcmovb => 2,
         M::Fcmovnb => 3,
