@@ -69,6 +69,27 @@ pub enum LinuxError {
     Memory(#[from] MemoryError),
 }
 
+/// The command line with what this board tells Linux because it cannot be measured well.
+///
+/// With ACPI's reduced hardware Linux uses neither 8254 nor HPET for more than the frequency of its
+/// time-stamp counter, and a host that takes the CPU away for a moment spoils that measurement:
+/// without a frequency Linux has no timer at all and hangs. On several CPUs of this model it
+/// distrusts the counters, which here are views of one clock, and is left with jiffies. Whoever
+/// sets these options has the last word.
+pub(super) fn command_line(given: &str, tsc_khz: u64) -> String {
+    let mut text = given.to_owned();
+    for (option, value) in [("tsc_early_khz=", tsc_khz.to_string()), ("tsc=", "reliable".into())] {
+        if !given.split_ascii_whitespace().any(|word| word.starts_with(option)) {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(option);
+            text.push_str(&value);
+        }
+    }
+    text
+}
+
 /// Loads kernel, RAM disk and command line, and returns the state that starts the kernel.
 pub(super) fn load(
     kernel: &Path,
@@ -215,4 +236,19 @@ fn start_pvh(
     state.rip = entry;
     state.general[3] = START_INFO;
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command_line;
+
+    #[test]
+    fn linux_is_told_of_its_counter_unless_somebody_did() {
+        assert_eq!(command_line("", 2_000_000), "tsc_early_khz=2000000 tsc=reliable");
+        assert_eq!(
+            command_line("console=ttyS0 tsc_early_khz=5", 1_000_000),
+            "console=ttyS0 tsc_early_khz=5 tsc=reliable"
+        );
+        assert_eq!(command_line("tsc=unstable", 7), "tsc=unstable tsc_early_khz=7");
+    }
 }

@@ -57,7 +57,8 @@ pub fn prepare(
     match boot {
         Boot::Linux { kernel, initrd, command_line } => {
             let rsdp = acpi::write_tables(config, ram)?;
-            Ok(linux::load(kernel, initrd.as_deref(), command_line, rsdp, model, ram)?)
+            let command_line = linux::command_line(command_line, config.cpus.tsc_khz);
+            Ok(linux::load(kernel, initrd.as_deref(), &command_line, rsdp, model, ram)?)
         }
         Boot::Embedded(parameters) => embedded::load(parameters, model, ram),
     }
