@@ -53,8 +53,13 @@ impl Text {
             let start = self.scanned + start;
             self.scanned = start;
             let Some(length) = self.all[start..].find(TICK_END) else { return };
-            let tick = Tick::parse(&self.all[start + TICK_START.len()..start + length]);
-            self.ticks.push(tick.expect("a tick has three numbers"));
+            let Some(tick) = Tick::parse(&self.all[start + TICK_START.len()..start + length])
+            else {
+                // Left in the text, and missed by whoever counts.
+                self.scanned += TICK_START.len();
+                continue;
+            };
+            self.ticks.push(tick);
             self.all.replace_range(start..start + length + TICK_END.len(), "");
         }
     }

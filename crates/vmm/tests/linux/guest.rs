@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use machine::{DiskBackend, HostConfig, MachineConfig, VirtioKind};
+use machine::{CharacterBackend, DiskBackend, HostConfig, MachineConfig, RngSource, VirtioKind};
 use migration::{Cancel, NoArbiter, Outcome, Settings, Silent};
 use transport::{Address, Listener};
 use vmm::{Boot, Endpoints, Vm, VmState, VmTarget};
@@ -16,6 +16,9 @@ use crate::files::GuestFiles;
 
 /// How long anything may take; far more than it takes on a slow and busy host.
 pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The id of the virtio console.
+const CONSOLE: &str = "con0";
 
 /// A machine with 256 MiB.
 pub fn configuration(name: &str, cpus: u32) -> MachineConfig {
@@ -38,6 +41,14 @@ pub fn add_disk(config: &mut MachineConfig, host: &mut HostConfig, file: &Path) 
     host.disk.insert("disk0".into(), DiskBackend { path: file.to_owned() });
 }
 
+/// Gives the machine a console and an entropy source.
+pub fn add_console_and_entropy(config: &mut MachineConfig, host: &mut HostConfig) {
+    config.plug(VirtioKind::Console { id: CONSOLE.into() }).expect("a slot is left");
+    host.console.insert(CONSOLE.into(), CharacterBackend::Null);
+    let entropy = VirtioKind::Rng { id: "rng0".into(), source: RngSource::Host };
+    config.plug(entropy).expect("a slot is left");
+}
+
 /// When something on the host began and ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -49,13 +60,16 @@ pub struct Span {
 pub struct Guest {
     vm: Vm,
     pub screen: Screen,
+    pub second_screen: Screen,
     host: HostConfig,
     commands: u32,
 }
 
-fn endpoints(config: &MachineConfig, screen: &Screen) -> Endpoints {
+fn endpoints(config: &MachineConfig, screens: &[Screen; 2]) -> Endpoints {
+    let [serial, console] = screens.clone();
     let mut endpoints = Endpoints::default();
-    endpoints.outputs.insert(config.serial_id.clone(), Box::new(screen.clone()));
+    endpoints.outputs.insert(config.serial_id.clone(), Box::new(serial));
+    endpoints.outputs.insert(CONSOLE.into(), Box::new(console));
     endpoints
 }
 
@@ -80,13 +94,17 @@ impl Guest {
             initrd: Some(files.initrd.clone()),
             command_line: "console=ttyS0 reboot=t panic=-1".into(),
         };
-        let screen = Screen::default();
-        let vm = Vm::create(config, &boot, host, endpoints(config, &screen)).expect("a machine");
+        let screens = [Screen::default(), Screen::default()];
+        let vm = Vm::create(config, &boot, host, endpoints(config, &screens)).expect("a machine");
         vm.resume().expect("it runs");
-        let mut guest = Self { vm, screen, host: host.clone(), commands: 0 };
+        let [screen, second_screen] = screens;
+        let mut guest = Self { vm, screen, second_screen, host: host.clone(), commands: 0 };
         let started = Instant::now();
         guest.expect("ferry-linux: userland after ");
         guest.expect("# ");
+        // Nothing comes in the middle of a line that is printed: neither the terminal's own echo
+        // nor a message of the kernel.
+        guest.run("stty -echo; dmesg -n 1");
         println!("{}: a shell after {:.1} s", config.name, started.elapsed().as_secs_f64());
         guest
     }
@@ -134,11 +152,11 @@ impl Guest {
         let any: Address = "tcp:127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(&any).expect("a port");
         let address = listener.address().clone();
-        let (host, screen) = (self.host.clone(), self.screen.clone());
+        let (host, screens) = (self.host.clone(), self.screens());
         let target = thread::spawn(move || {
             let never = AtomicBool::new(false);
             let channel = listener.accept(Some(PATIENCE), &never).expect("the source connects");
-            let mut target = VmTarget::new(host, move |config| endpoints(config, &screen));
+            let mut target = VmTarget::new(host, move |config| endpoints(config, &screens));
             migration::receive(
                 &mut target,
                 channel,
@@ -190,8 +208,9 @@ impl Guest {
         self.vm.set_gone();
         assert_eq!(self.vm.wait(), VmState::Gone);
         let intake = transport::open_intake(&address, Some(PATIENCE)).expect("the file");
-        let screen = self.screen.clone();
-        let mut target = VmTarget::new(self.host.clone(), move |config| endpoints(config, &screen));
+        let screens = self.screens();
+        let mut target =
+            VmTarget::new(self.host.clone(), move |config| endpoints(config, &screens));
         migration::restore_from(
             &mut target,
             intake,
@@ -204,6 +223,10 @@ impl Guest {
         self.vm = target.into_vm().expect("what was restored is there");
         println!("{}: moved through a file: {}", self.vm.config().name, summary(&outcome));
         outcome
+    }
+
+    fn screens(&self) -> [Screen; 2] {
+        [self.screen.clone(), self.second_screen.clone()]
     }
 
     /// Ends the guest.

@@ -28,6 +28,7 @@ fn linux_moves_while_it_works() {
     let files = work::with_programs(&files, &folder);
     let (mut config, mut host) = (configuration("moves", 1), HostConfig::default());
     guest::add_disk(&mut config, &mut host, &disk);
+    guest::add_console_and_entropy(&mut config, &mut host);
     let mut guest = Guest::boot(&config, &host, &files);
 
     let warnings = work::warnings(&mut guest);

@@ -99,7 +99,7 @@ struct Look {
 
 impl Look {
     fn take(guest: &mut Guest) -> Self {
-        let (status, printed, span) = guest.try_run("/work/ticks 1");
+        let (status, printed, span) = guest.try_run("/work/ticks once");
         assert_eq!(status, 0);
         let mut numbers = printed.split_whitespace().map(|number| number.parse().expect("a time"));
         let mut next = || numbers.next().expect("two times");
@@ -130,22 +130,23 @@ impl Look {
 pub struct Work {
     first: Look,
     paused: Duration,
-    with_disk: bool,
+    with_devices: bool,
 }
 
 impl Work {
-    /// Starts it: counting on the console; hashing; and, with a disk of this many bytes, writing
-    /// and reading that.
+    /// Starts it: counting on the console; hashing; and, with a disk of this many bytes, counting
+    /// on the virtio console too, and writing and reading the disk.
     pub fn start(guest: &mut Guest, digest: &str, disk: Option<u64>) -> Self {
         guest.run("cp /work/blob /tmp/blob && grep -q ' /tmp tmpfs ' /proc/mounts");
         let first = Look::take(guest);
-        guest.run("/work/ticks >/dev/ttyS0 & true");
+        let second = if disk.is_some() { "/dev/hvc0" } else { "" };
+        guest.run(&format!("/work/ticks {second} >/dev/ttyS0 & true"));
         guest.run(&format!("/work/hashing {digest} >/tmp/hashing 2>&1 & true"));
         if let Some(bytes) = disk {
             guest.run(&format!("/work/disk /dev/vda {} >/tmp/disk 2>&1 & true", bytes / 2));
             guest.run(&format!("/work/copying {bytes} >/tmp/copying 2>&1 & true"));
         }
-        Self { first, paused: Duration::ZERO, with_disk: disk.is_some() }
+        Self { first, paused: Duration::ZERO, with_devices: disk.is_some() }
     }
 
     /// Moves the guest in the middle of its work, and sees that it goes on.
@@ -171,7 +172,7 @@ impl Work {
     fn expect_turns(&self, guest: &mut Guest) {
         guest.screen.expect_ticks(guest.screen.ticks().len() + 10, PATIENCE);
         for part in ["hashing", "copying"] {
-            if part == "hashing" || self.with_disk {
+            if part == "hashing" || self.with_devices {
                 guest.run(&format!(
                     "f=/tmp/{part}.turns; until [ -e $f ]; do sleep .1; done; n=$(cat $f); \
                      until [ $(cat $f) -gt $((n + 1)) ]; do sleep .1; done"
@@ -205,7 +206,7 @@ impl Work {
         let [right, wrong] = numbers(&hashing)[..] else { panic!("{hashing}") };
         assert!(right > 3 && wrong == 0, "{hashing}");
         print!("{hashing}");
-        if self.with_disk {
+        if self.with_devices {
             let disk = guest.run("cat /tmp/disk");
             let [written, wrong] = numbers(&disk)[..] else { panic!("{disk}") };
             assert!(written > 50 && wrong == 0, "{disk}");

@@ -1,7 +1,9 @@
-/* Counts, looks at the clocks all the time, and prints a line for each count:
- * "[tick NUMBER MONOTONIC REALTIME]". Ends when /tmp/stop is there, with a verdict. */
+/* Counts, looks at the clocks all the time, and prints a line for each count, on a second terminal
+ * too if it is given one: "[tick NUMBER MONOTONIC REALTIME]". Ends when /tmp/stop is there, with a verdict. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,11 +16,14 @@ static int64_t clock_ns(clockid_t clock)
 
 int main(int count, char **arguments)
 {
-	if (count > 1 && arguments[1][0] == '1') {
+	if (count > 1 && strcmp(arguments[1], "once") == 0) {
 		int64_t monotonic = clock_ns(CLOCK_MONOTONIC);
 		printf("%lld %lld\n", (long long)monotonic, (long long)clock_ns(CLOCK_REALTIME));
 		return 0;
 	}
+	int second = count > 1 ? open(arguments[1], O_WRONLY) : -1;
+	if (count > 1 && second < 0)
+		return 1;
 	int64_t last_monotonic = 0, last_real = 0, last_boot = 0;
 	/* Real time less monotonic time is a constant, whatever the scheduler does in between:
 	 * every look narrows the interval in which it must lie. */
@@ -45,7 +50,7 @@ int main(int count, char **arguments)
 		char line[100];
 		int length = snprintf(line, sizeof line, "[tick %ld %lld %lld]\n", number++,
 				      (long long)last_monotonic, (long long)last_real);
-		if (write(1, line, length) != length)
+		if (write(1, line, length) != length || (second >= 0 && write(second, line, length) != length))
 			return 1;
 		struct timespec nap = { 0, 20000000 };
 		int64_t asleep = clock_ns(CLOCK_MONOTONIC);
