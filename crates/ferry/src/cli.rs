@@ -1,0 +1,194 @@
+//! Commands and their options.
+//!
+//! Exit status: 0 if all went well, 1 if Ferry could not do what was asked, 2 for a wrong command
+//! line; `run`, `receive` and `restore` end with the guest's own code where it wrote one to the
+//! exit device.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Exit status of a command that failed.
+pub const FAILED: u8 = 1;
+
+/// Runs virtual machines and moves them, live.
+#[derive(Debug, Parser)]
+#[command(name = "ferry", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a machine.
+    Run(RunOptions),
+    /// Wait for a machine that is moved here, and run it. It takes no machine parameters: the
+    /// machine comes in the stream.
+    Receive(ReceiveOptions),
+    /// Run a machine that was saved with `migrate VM file:PATH`.
+    Restore(ReceiveOptions),
+    /// Move a running machine to tcp:HOST:PORT, unix:PATH, exec:COMMAND or file:PATH.
+    Migrate(MigrateOptions),
+    /// List the machines of this user.
+    Ps,
+    /// Stop a guest.
+    Pause {
+        /// The machine's name.
+        vm: String,
+    },
+    /// Let a guest go on.
+    Resume {
+        /// The machine's name.
+        vm: String,
+    },
+    /// End a machine.
+    Quit {
+        /// The machine's name.
+        vm: String,
+    },
+    /// Say what a saved stream holds.
+    Inspect(InspectOptions),
+    /// Show a running guest that moves between two processes, there and back.
+    Demo(DemoOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// Linux kernel: a bzImage, or an ELF image with a PVH entry point.
+    #[arg(long, value_name = "FILE", required_unless_present = "guest", conflicts_with = "guest")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel")]
+    pub append: String,
+    /// Run the embedded guest that checks itself, instead of a kernel.
+    #[arg(long)]
+    pub guest: bool,
+    /// Rounds of the embedded guest; 0 for no end.
+    #[arg(long, default_value_t = 0, requires = "guest")]
+    pub rounds: u64,
+    /// Pages that the embedded guest rewrites in a round.
+    #[arg(long, requires = "guest")]
+    pub pages_per_round: Option<u64>,
+    /// Milliseconds for which the embedded guest sleeps between rounds.
+    #[arg(long, default_value_t = 0, requires = "guest")]
+    pub pause: u64,
+    /// Machine file (TOML); options for the same thing are then an error.
+    #[arg(long, value_name = "FILE",
+          conflicts_with_all = ["name", "memory", "cpus", "cpu", "hpet", "no_hpet", "clock", "rng", "console"])]
+    pub machine: Option<PathBuf>,
+    /// Name of the machine [default: ferry].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Memory, such as 512M or 2G [default: 256M].
+    #[arg(long, short = 'm')]
+    pub memory: Option<String>,
+    /// Number of vCPUs [default: 1].
+    #[arg(long)]
+    pub cpus: Option<u32>,
+    /// CPU model [default: qemu64].
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// With an HPET (the default).
+    #[arg(long, conflicts_with = "no_hpet")]
+    pub hpet: bool,
+    /// Without an HPET.
+    #[arg(long)]
+    pub no_hpet: bool,
+    /// What time is counted in: host, icount or icount=SHIFT [default: host].
+    #[arg(long)]
+    pub clock: Option<String>,
+    /// With a virtio entropy source.
+    #[arg(long)]
+    pub rng: bool,
+    /// With a virtio console.
+    #[arg(long)]
+    pub console: bool,
+    /// Do not let the guest run yet.
+    #[arg(long)]
+    pub paused: bool,
+    #[command(flatten)]
+    pub host: HostOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct HostOptions {
+    /// Host file (TOML): what backs the machine's devices here.
+    #[arg(long, value_name = "FILE")]
+    pub host: Option<PathBuf>,
+    /// Disk image. With `run` each adds a disk disk0, disk1, ...; with `receive` and `restore` it
+    /// is ID=FILE, or FILE for disk0, disk1, ....
+    #[arg(long, value_name = "[ID=]FILE")]
+    pub disk: Vec<String>,
+    /// Disk image that the guest may only read.
+    #[arg(long, value_name = "FILE")]
+    pub read_only_disk: Vec<String>,
+    /// Where the serial port's characters go: stdio, null or file:PATH [default: stdio].
+    #[arg(long, value_name = "WHERE")]
+    pub serial: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReceiveOptions {
+    /// tcp:HOST:PORT, unix:PATH, or file:PATH, exec:COMMAND, fd:N.
+    pub address: String,
+    #[command(flatten)]
+    pub host: HostOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct MigrateOptions {
+    /// The machine's name.
+    pub vm: String,
+    /// Where to: tcp:HOST:PORT, unix:PATH, exec:COMMAND or file:PATH.
+    pub address: String,
+    /// For how long the guest may stand still, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub downtime_limit: Option<u64>,
+    /// Bytes a second at most, such as 100M.
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth: Option<String>,
+    /// Slow the vCPUs if the guest dirties memory faster than it can be sent.
+    #[arg(long)]
+    pub throttle: bool,
+    /// Let the guest stand still for longer than the limit if it must.
+    #[arg(long)]
+    pub allow_longer_pause: bool,
+    /// Hash all memory again while the guest stands still.
+    #[arg(long)]
+    pub verify_full: bool,
+    /// Rounds at most.
+    #[arg(long)]
+    pub max_rounds: Option<u32>,
+    /// Print every round.
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectOptions {
+    /// The saved stream.
+    pub file: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoOptions {
+    /// How often the guest moves.
+    #[arg(long, default_value_t = 10)]
+    pub moves: u32,
+    /// Memory of the machine.
+    #[arg(long, default_value = "128M")]
+    pub memory: String,
+    /// Number of vCPUs.
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
+}

@@ -1,0 +1,228 @@
+//! From options and files to configurations.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use devices::virtio::{BlockBackend, FileDisk};
+use guest::{Flags, Parameters};
+use machine::{
+    CharacterBackend, ClockFile, ClockMode, DeviceFile, DiskBackend, FreshFacts, HostConfig,
+    MachineConfig, MachineFile,
+};
+use vmm::{Boot, Endpoints};
+
+use crate::cli::{HostOptions, RunOptions};
+
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The host's side: the host file, and what options add to it.
+pub fn host(options: &HostOptions) -> Result<HostConfig> {
+    let mut host = match &options.host {
+        Some(path) => HostConfig::from_toml(&read_text(path)?)
+            .with_context(|| format!("{} is no host file", path.display()))?,
+        None => HostConfig::default(),
+    };
+    for (index, disk) in options.disk.iter().chain(&options.read_only_disk).enumerate() {
+        let (id, path) = match disk.split_once('=') {
+            Some((id, path)) => (id.to_owned(), path),
+            None => (format!("disk{index}"), disk.as_str()),
+        };
+        let backend = DiskBackend { path: PathBuf::from(path) };
+        if host.disk.insert(id.clone(), backend).is_some() {
+            bail!("{id} has a file twice");
+        }
+    }
+    Ok(host)
+}
+
+fn clock(text: &str) -> Result<ClockFile> {
+    match text.split_once('=') {
+        None if text == "host" => Ok(ClockFile::Host {}),
+        None if text == "icount" => Ok(ClockFile::Icount { shift: 0 }),
+        Some(("icount", shift)) => Ok(ClockFile::Icount {
+            shift: shift.parse().with_context(|| format!("{shift:?} is no shift"))?,
+        }),
+        _ => bail!("{text:?} is no clock: host, icount or icount=SHIFT"),
+    }
+}
+
+/// Sixteen bytes that nobody else has.
+fn fresh_uuid() -> Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut uuid))?;
+    Ok(uuid)
+}
+
+/// The machine: from its file, or from options.
+pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig> {
+    let mut file = match &options.machine {
+        Some(path) => MachineFile::from_toml(&read_text(path)?)
+            .with_context(|| format!("{} is no machine file", path.display()))?,
+        None => MachineFile {
+            name: options.name.clone(),
+            memory: options.memory.clone(),
+            hpet: options.no_hpet.then_some(false),
+            clock: options.clock.as_deref().map(clock).transpose()?,
+            ..MachineFile::default()
+        },
+    };
+    if options.machine.is_none() {
+        file.cpu.model = options.cpu.clone();
+        file.cpu.count = options.cpus;
+        let writable = options.host.disk.len();
+        for index in 0..writable + options.host.read_only_disk.len() {
+            file.devices.push(DeviceFile::Block {
+                id: format!("disk{index}"),
+                serial: String::new(),
+                size: None,
+                read_only: index >= writable,
+            });
+        }
+        if options.rng {
+            let seed = matches!(file.clock, Some(ClockFile::Icount { .. })).then_some(0);
+            file.devices.push(DeviceFile::Rng { id: "rng0".to_owned(), seed });
+        }
+        if options.console {
+            file.devices.push(DeviceFile::Console { id: "con0".to_owned() });
+        }
+    }
+    let sectors = |id: &str| {
+        let path = &host.disk.get(id)?.path;
+        FileDisk::open(path, true).ok().map(|disk| disk.sectors())
+    };
+    let fresh = FreshFacts { uuid: fresh_uuid()?, disk_sectors: &sectors };
+    Ok(file.resolve(&fresh)?)
+}
+
+/// What the machine boots.
+pub fn boot(options: &RunOptions, config: &MachineConfig) -> Result<Boot> {
+    if let Some(kernel) = &options.kernel {
+        return Ok(Boot::Linux {
+            kernel: kernel.clone(),
+            initrd: options.initrd.clone(),
+            command_line: options.append.clone(),
+        });
+    }
+    let mut parameters =
+        Parameters::new(config.memory_bytes, config.cpus.count.into(), options.rounds);
+    parameters.tsc_khz = config.cpus.tsc_khz;
+    parameters.pause_ns = options.pause * 1_000_000;
+    if let Some(pages) = options.pages_per_round {
+        parameters.pages_per_round = pages;
+        parameters.checks_per_round = 8 * pages;
+    }
+    if config.hpet {
+        parameters.flags = parameters.flags.with(Flags::HPET);
+    }
+    let disk_in_first_slot = matches!(
+        config.virtio.first(),
+        Some(device) if matches!(device.kind, machine::VirtioKind::Block { read_only: false, .. })
+    );
+    if disk_in_first_slot {
+        parameters.flags = parameters.flags.with(Flags::DISK);
+    }
+    match config.clock {
+        ClockMode::Icount { .. } => {
+            parameters.flags = parameters.flags.with(Flags::EXACT_TICKS);
+        }
+        ClockMode::Host => {
+            // The host may be late by as much as it likes; its guests' clocks still agree.
+            parameters.drift_ppm = 10_000;
+            parameters.clock_slack_ns = 1_000_000;
+        }
+    }
+    Ok(Boot::Embedded(Box::new(parameters)))
+}
+
+/// Where a device's characters go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Output {
+    Terminal,
+    Nowhere,
+    File(PathBuf),
+}
+
+/// The outputs of a machine, opened; and the device that the keyboard types on, if any.
+pub struct Outputs {
+    serial: Output,
+    consoles: Vec<(String, Output)>,
+    serial_id: Option<String>,
+}
+
+fn output(backend: &CharacterBackend, id: &str) -> Result<Output> {
+    Ok(match backend {
+        CharacterBackend::Stdio => Output::Terminal,
+        CharacterBackend::Null => Output::Nowhere,
+        CharacterBackend::File { path } => Output::File(path.clone()),
+        CharacterBackend::Pipe { .. } | CharacterBackend::Socket { .. } => {
+            bail!(
+                "{id}: back ends of kind pipe and socket are not offered yet; use stdio, null or file"
+            )
+        }
+    })
+}
+
+impl Outputs {
+    /// From options and the host file.
+    pub fn new(options: &HostOptions, host: &HostConfig) -> Result<Self> {
+        let named = match options.serial.as_deref() {
+            None => None,
+            Some("stdio") => Some(Output::Terminal),
+            Some("null") => Some(Output::Nowhere),
+            Some(text) => match text.strip_prefix("file:") {
+                Some(path) => Some(Output::File(PathBuf::from(path))),
+                None => bail!("--serial {text}: stdio, null or file:PATH"),
+            },
+        };
+        let mut from_file = host.serial.iter();
+        let first = from_file.next();
+        if first.is_some() && named.is_some() {
+            bail!("--serial and the host file both say where the serial port goes");
+        }
+        let (serial_id, serial) = match (first, named) {
+            (Some((id, backend)), _) => (Some(id.clone()), output(backend, id)?),
+            (None, named) => (None, named.unwrap_or(Output::Terminal)),
+        };
+        let consoles = host
+            .console
+            .iter()
+            .map(|(id, backend)| Ok((id.clone(), output(backend, id)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { serial, consoles, serial_id })
+    }
+
+    /// Opens the outputs of a machine.
+    pub fn open(&self, config: &MachineConfig) -> Result<(Endpoints, Option<String>)> {
+        let mut endpoints = Endpoints::default();
+        let mut keyboard = None;
+        if let Some(id) = &self.serial_id
+            && *id != config.serial_id
+        {
+            return Err(anyhow!("the machine has no serial port {id}"));
+        }
+        let serial = (config.serial_id.clone(), self.serial.clone());
+        for (id, output) in std::iter::once(serial).chain(self.consoles.iter().cloned()) {
+            let writer: Box<dyn Write + Send> = match output {
+                Output::Nowhere => continue,
+                Output::Terminal => {
+                    keyboard.get_or_insert_with(|| id.clone());
+                    Box::new(io::stdout())
+                }
+                Output::File(path) => {
+                    let file = OpenOptions::new()
+                        .append(true)
+                        .create(true)
+                        .open(&path)
+                        .with_context(|| format!("cannot write {}", path.display()))?;
+                    Box::new(file)
+                }
+            };
+            endpoints.outputs.insert(id, writer);
+        }
+        Ok((endpoints, keyboard))
+    }
+}

@@ -1,0 +1,96 @@
+//! `ferry receive` and `ferry restore`: a machine that comes from elsewhere.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, anyhow};
+use migration::{Cancel, NoArbiter, Settings, Silent};
+use transport::{Address, Listener};
+use vmm::{Endpoints, VmTarget};
+
+use crate::cli::ReceiveOptions;
+use crate::options::{self, Outputs};
+use crate::running::{self, Listening};
+
+/// `ferry receive ADDRESS`.
+pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
+    let address: Address = options.address.parse()?;
+    if !address.is_two_way() {
+        return take(options, &address);
+    }
+    // What is wrong with this host is said before anybody connects.
+    let host = options::host(&options.host)?;
+    Outputs::new(&options.host, &host)?;
+    let listener = Listener::bind(&address)?;
+    // A script reads this line to learn the port.
+    println!("listening at {}", listener.address());
+    std::io::stdout().flush()?;
+    let cancel = Cancel::new();
+    let channel = listener.accept(None, cancel.flag())?;
+    let (mut target, keyboard) = target(options)?;
+    migration::receive(
+        &mut target,
+        channel,
+        &mut NoArbiter,
+        &Settings::default(),
+        &mut Silent,
+        &cancel,
+    )
+    .map_err(|error| anyhow!("{error}"))?;
+    drop(listener);
+    finish(target, &keyboard)
+}
+
+/// `ferry restore ADDRESS`.
+pub fn restore(options: &ReceiveOptions) -> Result<ExitCode> {
+    take(options, &options.address.parse()?)
+}
+
+fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
+    let intake = transport::open_intake(address, None)?;
+    let (mut target, keyboard) = target(options)?;
+    migration::restore_from(
+        &mut target,
+        intake,
+        &mut NoArbiter,
+        &Settings::stop_and_save(),
+        &mut Silent,
+        &Cancel::new(),
+    )
+    .map_err(|error| anyhow!("{error}"))?;
+    finish(target, &keyboard)
+}
+
+type Keyboard = Arc<Mutex<Result<Option<String>>>>;
+
+/// A target that opens its outputs once it knows the machine.
+fn target(options: &ReceiveOptions) -> Result<(VmTarget, Keyboard)> {
+    let host = options::host(&options.host)?;
+    let outputs = Outputs::new(&options.host, &host)?;
+    let keyboard: Keyboard = Arc::new(Mutex::new(Ok(None)));
+    let found = Arc::clone(&keyboard);
+    let target = VmTarget::new(host, move |config| {
+        let (endpoints, name) = match outputs.open(config) {
+            Ok((endpoints, name)) => (endpoints, Ok(name)),
+            Err(error) => (Endpoints::default(), Err(error)),
+        };
+        *found.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        endpoints
+    });
+    Ok((target, keyboard))
+}
+
+fn finish(target: VmTarget, keyboard: &Keyboard) -> Result<ExitCode> {
+    let vm = target.into_vm().context("the machine was not taken over")?;
+    let mut kept = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
+    let keyboard = std::mem::replace(&mut *kept, Ok(None));
+    drop(kept);
+    // The guest runs here by now; an output that cannot be opened does not stop it.
+    let keyboard = keyboard.unwrap_or_else(|error| {
+        eprintln!("ferry: {error:#}");
+        None
+    });
+    let listening = Listening::for_arrived(&vm);
+    running::attend(&vm, keyboard, listening)
+}
