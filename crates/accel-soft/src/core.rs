@@ -96,6 +96,8 @@ pub(crate) struct Core {
     pub(crate) mxcsr: u32,
     pub(crate) activity: cpu::Activity,
     pub(crate) shadow: InterruptShadow,
+    /// The instruction that ran was a POPF under the trap flag, which it may have cleared.
+    pub(crate) steps_out: bool,
     pub(crate) nmi_pending: bool,
     pub(crate) nmi_blocked: bool,
     pub(crate) init_pending: bool,
@@ -157,6 +159,7 @@ impl Core {
             mxcsr: 0,
             activity: cpu::Activity::Running,
             shadow: InterruptShadow::None,
+            steps_out: false,
             nmi_pending: false,
             nmi_blocked: false,
             init_pending: false,

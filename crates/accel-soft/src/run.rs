@@ -164,14 +164,17 @@ impl SoftVcpu {
         let shadow = self.core.shadow;
         let stepping = self.core.flag(f::TF);
         self.core.shadow = InterruptShadow::None;
+        self.core.steps_out = false;
         let ran = self.run_block(bus, block, 1);
         let core = &mut *self.core;
         // A shadow does not prolong itself.
         if shadow != InterruptShadow::None && core.shadow == InterruptShadow::Sti {
             core.shadow = InterruptShadow::None;
         }
-        // MOV SS holds the step off as well.
-        if stepping && shadow != InterruptShadow::MovSs && core.flag(f::TF) {
+        // MOV SS holds the step off as well. What delivered an exception or entered the kernel has
+        // cleared the flag and takes no step; a POPF that cleared it does.
+        let stepped = stepping && (core.flag(f::TF) || core.steps_out);
+        if stepped && shadow != InterruptShadow::MovSs {
             core.dr6 |= DR6_SINGLE_STEP;
             core.fault = Fault { vector: DEBUG, error_code: None, address: 0 };
             core.deliver_trap();

@@ -140,6 +140,7 @@ pub(crate) fn pop_flags<T: Width>(core: &mut Core, bus: &mut dyn Bus, _: &Op) ->
     }
     let old = core.rflags() & !f::RF;
     core.set_rflags(old & !may_change | popped.zero_extended() & may_change);
+    core.steps_out = old & f::TF != 0;
     Ok(())
 }
 
