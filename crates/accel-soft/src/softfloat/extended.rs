@@ -3,8 +3,8 @@
 
 use super::arithmetic::{F32, F64};
 use super::convert::{from_signed, to_signed};
-use super::number::{self, Class, EXTENDED, Number, ONE, note_denormal};
-use super::{Env, INVALID};
+use super::number::{self, Class, EXTENDED, Format, Number, ONE, note_denormal};
+use super::{Env, INVALID, OVERFLOW, PRECISION, UNDERFLOW};
 
 /// A value of the x87 unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,16 +28,33 @@ pub enum Order {
     Unordered,
 }
 
+/// What FPREM and FPREM1 find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remainder {
+    /// The remainder, or what is left to reduce.
+    pub rest: F80,
+    /// The low three bits of the quotient, 0 while the reduction goes on; `None` if there is no
+    /// remainder.
+    pub quotient: Option<u64>,
+    /// The reduction is complete.
+    pub complete: bool,
+}
+
 const INTEGER: u64 = 1 << 63;
 const QUIET: u64 = 1 << 62;
 const TOP: u16 = 0x7fff;
 const BIAS: i32 = 16383;
+/// What an unmasked overflow takes off the exponent, and an unmasked underflow adds (Intel SDM
+/// volume 1, sections 8.5.4 and 8.5.5).
+const WRAP: i32 = 0x6000;
 
 impl F80 {
     /// Plus zero.
     pub const ZERO: Self = Self { significand: 0, exponent: 0 };
     /// One.
     pub const ONE: Self = Self { significand: INTEGER, exponent: 0x3fff };
+    /// Plus infinity.
+    pub const INFINITY: Self = Self { significand: INTEGER, exponent: TOP };
     /// The default NaN.
     pub const INDEFINITE: Self = Self { significand: INTEGER | QUIET, exponent: 0xffff };
 
@@ -112,7 +129,10 @@ impl F80 {
                 exponent: sign | TOP,
             },
             Class::Finite => {
-                let rounded = number.round(&EXTENDED, bits, env);
+                let rounded = match number.wrapped(bits, env) {
+                    Some(wrapped) => wrapped.round(&EXTENDED, bits, env),
+                    None => return Self::far_out(number, env),
+                };
                 let raw = if rounded.infinite {
                     TOP
                 } else if rounded.denormal {
@@ -123,6 +143,14 @@ impl F80 {
                 Self { significand: rounded.significand, exponent: sign | raw }
             }
         }
+    }
+
+    /// What FSCALE gives where not even a wrapped exponent is in range.
+    fn far_out(number: &Number, env: &mut Env) -> Self {
+        env.flags |= PRECISION;
+        env.rounded_up = number.exponent > 0;
+        let result = if env.rounded_up { Self::INFINITY } else { Self::ZERO };
+        result.with_sign(number.sign)
     }
 
     /// The NaN that an operation on these gives, if one of them is one, or is unsupported.
@@ -272,63 +300,83 @@ impl F80 {
         Self::pack(&from_signed(value), 64, &mut env)
     }
 
-    /// From single precision.
-    pub fn from_f32(bits: u32, env: &mut Env) -> Self {
-        Self::widen(&F32.unpack(bits.into(), env), env)
+    /// From single precision, exactly: a signalling NaN still signals. Also tells whether it was a
+    /// denormal, which no longer shows.
+    pub fn from_f32(bits: u32) -> (Self, bool) {
+        Self::widen(&F32.unpack(bits.into(), &Env::from_x87(0x37f)))
     }
 
-    /// From double precision.
-    pub fn from_f64(bits: u64, env: &mut Env) -> Self {
-        Self::widen(&F64.unpack(bits, env), env)
+    /// From double precision, likewise.
+    pub fn from_f64(bits: u64) -> (Self, bool) {
+        Self::widen(&F64.unpack(bits, &Env::from_x87(0x37f)))
     }
 
-    fn widen(number: &Number, env: &mut Env) -> Self {
+    fn widen(number: &Number) -> (Self, bool) {
+        let mut value = Self::pack(number, 64, &mut Env::from_x87(0x37f));
         if number.class == Class::Signalling {
-            env.flags |= INVALID;
+            value.significand &= !QUIET;
         }
-        note_denormal(env, &[number]);
-        Self::pack(number, 64, env)
+        (value, number.denormal)
     }
 
-    fn narrowed(self, env: &mut Env) -> Option<Number> {
-        if self.is_unsupported() {
-            env.flags |= INVALID;
-            return None;
+    /// The same value, quiet if it was a signalling NaN; then, or if it is not supported, it is
+    /// invalid.
+    #[must_use]
+    pub fn quieted(self, env: &mut Env) -> Self {
+        Self::propagate(self, self, env).unwrap_or(self)
+    }
+
+    fn narrowed(self, format: &Format, env: &mut Env) -> u64 {
+        let number = self.quieted(env).unpack();
+        let result = number.pack(format, env);
+        if number.class == Class::Finite {
+            // A store with an unmasked overflow or underflow does not happen, so it is not inexact;
+            // an unmasked underflow is a tiny number, even an exact one.
+            let exponent = number.rounded_exponent(format.precision, env.rounding);
+            if env.unmasked & UNDERFLOW != 0 && exponent < format.least {
+                env.flags |= UNDERFLOW;
+            }
+            if env.flags & env.unmasked & (OVERFLOW | UNDERFLOW) != 0 {
+                env.flags &= !PRECISION;
+                env.rounded_up = false;
+            }
         }
-        if self.is_signalling() {
-            env.flags |= INVALID;
-        }
-        Some(self.unpack())
+        result
     }
 
     /// To single precision.
     pub fn to_f32(self, env: &mut Env) -> u32 {
-        self.narrowed(env).map_or(0xffc0_0000, |number| number.pack(&F32.format, env) as u32)
+        self.narrowed(&F32.format, env) as u32
     }
 
     /// To double precision.
     pub fn to_f64(self, env: &mut Env) -> u64 {
-        self.narrowed(env).map_or(0xfff8_0000_0000_0000, |number| number.pack(&F64.format, env))
+        self.narrowed(&F64.format, env)
     }
 
-    /// The remainder of FPREM (`nearest` false) and FPREM1: the partial remainder, the low three
-    /// bits of the quotient, and whether the reduction is complete.
-    pub fn remainder(self, other: Self, nearest: bool, env: &mut Env) -> (Self, u64, bool) {
+    /// The remainder of FPREM (`nearest` false) and FPREM1.
+    pub fn remainder(self, other: Self, nearest: bool, env: &mut Env) -> Remainder {
+        let without = |rest| Remainder { rest, quotient: None, complete: true };
         if let Some(nan) = Self::propagate(self, other, env) {
-            return (nan, 0, true);
+            return without(nan);
         }
         let (left, right) = (self.unpack(), other.unpack());
         if left.class == Class::Infinity || right.class == Class::Zero {
             env.flags |= INVALID;
-            return (Self::INDEFINITE, 0, true);
+            return without(Self::INDEFINITE);
         }
         note_denormal(env, &[&left, &right]);
-        if left.class == Class::Zero || right.class == Class::Infinity {
-            return (self, 0, true);
-        }
         let difference = left.exponent - right.exponent;
-        if difference < -1 || difference < 0 && !nearest {
-            return (self, 0, true);
+        if left.class == Class::Zero
+            || right.class == Class::Infinity
+            || difference < -1
+            || difference < 0 && !nearest
+        {
+            return Remainder {
+                rest: Self::pack(&left, 64, env),
+                quotient: Some(0),
+                complete: true,
+            };
         }
         // One go reduces the exponent by less than 64.
         let complete = difference < 64;
@@ -351,8 +399,8 @@ impl F80 {
             if rest >= divisor {
                 rest -= divisor;
             }
-            let part = Self::from_rest(left.sign, rest, exponent, env);
-            return (part, 0, false);
+            let rest = Self::from_rest(left.sign, rest, exponent, env);
+            return Remainder { rest, quotient: Some(0), complete };
         }
         if difference >= 0 && rest >= divisor {
             rest -= divisor;
@@ -371,10 +419,9 @@ impl F80 {
         if difference < 0 {
             exponent = left.exponent;
         }
-        if rest == 0 {
-            return (Self::ZERO.with_sign(left.sign), quotient & 7, true);
-        }
-        (Self::from_rest(sign, rest, exponent, env), quotient & 7, true)
+        let sign = if rest == 0 { left.sign } else { sign };
+        let rest = Self::from_rest(sign, rest, exponent, env);
+        Remainder { rest, quotient: Some(quotient & 7), complete }
     }
 
     fn from_rest(sign: bool, rest: u128, exponent: i32, env: &mut Env) -> Self {
@@ -382,10 +429,7 @@ impl F80 {
             return Self::ZERO.with_sign(sign);
         }
         // The rest is exact, and so is its rounding.
-        let flags = env.flags;
-        let packed = Self::pack(&Number::finite(sign, exponent, rest << 63), 64, env);
-        env.flags |= flags;
-        packed
+        Self::pack(&Number::finite(sign, exponent, rest << 63), 64, env)
     }
 
     /// Multiplies by a power of two.
@@ -432,5 +476,27 @@ impl F80 {
         }
         bytes[9] = u8::from(self.sign()) << 7;
         Some(bytes)
+    }
+}
+
+impl Number {
+    /// The number with its exponent wrapped around if it overflows or underflows and that is not
+    /// masked; `None` if that does not bring it into range.
+    fn wrapped(&self, bits: u32, env: &mut Env) -> Option<Self> {
+        let exponent = self.rounded_exponent(bits, env.rounding);
+        let (flag, wrap) = if exponent > EXTENDED.greatest {
+            (OVERFLOW, -WRAP)
+        } else if exponent < EXTENDED.least {
+            (UNDERFLOW, WRAP)
+        } else {
+            return Some(*self);
+        };
+        if env.unmasked & flag == 0 {
+            return Some(*self);
+        }
+        env.flags |= flag;
+        (EXTENDED.least..=EXTENDED.greatest)
+            .contains(&(exponent + wrap))
+            .then_some(Self { exponent: self.exponent + wrap, ..*self })
     }
 }

@@ -1,8 +1,9 @@
 //! IEEE 754 arithmetic as x86 processors do it: rounding, exception flags, denormals and NaNs, in
 //! 32, 64 and 80 bits, computed with integers alone.
 //!
-//! Every operation gives the masked response and enters what happened into [`Env::flags`]; whether
-//! an exception is masked is the caller's business.
+//! Every operation enters what happened into [`Env::flags`] and gives the masked response; only
+//! 80-bit results that overflow or underflow look at [`Env::unmasked`], since they then keep their
+//! digits and wrap their exponent.
 
 mod arithmetic;
 mod convert;
@@ -15,7 +16,7 @@ pub use arithmetic::{
 pub use convert::{
     f32_to_f64, f32_to_i32, f32_to_i64, f64_to_f32, f64_to_i32, f64_to_i64, i64_to_f32, i64_to_f64,
 };
-pub use extended::{F80, Order};
+pub use extended::{F80, Order, Remainder};
 
 /// Invalid operation.
 pub const INVALID: u32 = 1 << 0;
@@ -70,6 +71,9 @@ pub struct Env {
     pub precision: u32,
     /// The last rounding went away from zero (the x87 unit's C1).
     pub rounded_up: bool,
+    /// Exceptions that are not masked. They only change what 80-bit operations and stores of the
+    /// x87 unit give; the unit of SSE sees to its own.
+    pub unmasked: u32,
 }
 
 impl Env {
@@ -82,6 +86,7 @@ impl Env {
             denormals_are_zero: mxcsr & 1 << 6 != 0,
             precision: 64,
             rounded_up: false,
+            unmasked: 0,
         }
     }
 
@@ -98,6 +103,7 @@ impl Env {
                 _ => 64,
             },
             rounded_up: false,
+            unmasked: u32::from(!control & 0x3f),
         }
     }
 }

@@ -131,6 +131,12 @@ impl Number {
         matches!(self.class, Class::Quiet | Class::Signalling)
     }
 
+    /// The exponent after rounding to `bits` bits, were there no end to the range.
+    pub(super) fn rounded_exponent(&self, bits: u32, rounding: Rounding) -> i32 {
+        let (wide, _, _) = round_bits(self.significand, bits, self.sign, rounding);
+        self.exponent + i32::from(wide >> bits != 0)
+    }
+
     /// Rounds a finite number to `bits` bits within the range of a format, and enters the flags.
     pub(super) fn round(&self, format: &Format, bits: u32, env: &mut Env) -> Rounded {
         let (wide, inexact, up) = round_bits(self.significand, bits, self.sign, env.rounding);

@@ -4,11 +4,49 @@
 //! found before the result (a stack fault, invalid, a denormal, a division by zero) registers and
 //! memory stay as they are, and the next waiting instruction raises #MF.
 
-use cpu::flags as f;
-
 use super::lookup::{Arithmetic, Constant, Format, Operation};
-use super::{C0, C1, C2, C3, INVALID, Operands, X87, X87Instruction};
-use crate::softfloat::{Env, F80, Order, PRECISION, Rounding};
+use super::{Operands, X87, X87Instruction};
+use crate::softfloat::{self, DENORMAL, Env, F80, PRECISION, Rounding};
+
+/// An operand, exactly, and whether it was a denormal in its own format.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    pub(super) value: F80,
+    denormal: bool,
+}
+
+impl Source {
+    pub(super) fn exact(value: F80) -> Self {
+        Self { value, denormal: false }
+    }
+
+    fn from_memory(format: Format, memory: &[u8; 128]) -> Self {
+        let word = u64::from_le_bytes(memory[..8].try_into().expect("eight bytes"));
+        let (value, denormal) = match format {
+            Format::Single => F80::from_f32(word as u32),
+            Format::Double => F80::from_f64(word),
+            Format::Extended => {
+                let exponent = u16::from_le_bytes([memory[8], memory[9]]);
+                (F80 { significand: word, exponent }, false)
+            }
+            Format::Integer(16) => (F80::from_integer(i64::from(word as i16)), false),
+            Format::Integer(32) => (F80::from_integer(i64::from(word as i32)), false),
+            Format::Decimal => {
+                (F80::from_decimal(memory[..10].try_into().expect("ten bytes")), false)
+            }
+            _ => (F80::from_integer(word as i64), false),
+        };
+        Self { value, denormal }
+    }
+
+    /// Enters that this operand was a denormal, unless something was found that comes first.
+    pub(super) fn note_denormal(&self, other: F80, env: &mut Env) {
+        let first = env.flags & (softfloat::INVALID | softfloat::ZERO_DIVIDE) != 0;
+        if self.denormal && !first && !other.is_nan() {
+            env.flags |= DENORMAL;
+        }
+    }
+}
 
 /// Exceptions that keep an instruction from its result when they are unmasked.
 const BEFORE: u16 = 0b111;
@@ -34,16 +72,6 @@ impl Constant {
             Rounding::Down | Rounding::TowardZero => -i64::from(!above),
         };
         F80 { significand: significand.wrapping_add_signed(adjust), exponent }
-    }
-}
-
-/// C3, C2 and C0 for an order.
-fn conditions(order: Order) -> u16 {
-    match order {
-        Order::Greater => 0,
-        Order::Less => C0,
-        Order::Equal => C3,
-        Order::Unordered => C0 | C2 | C3,
     }
 }
 
@@ -81,6 +109,14 @@ impl X87 {
             Op::Store { pop } => return self.store(instruction.format, pop, false, operands),
             Op::StoreTruncated => return self.store(instruction.format, true, true, operands),
             Op::StoreRegister { pop } => self.store_register(instruction.opcode as u8 & 7, pop),
+            Op::StoreRegisterUnchecked => {
+                if self.is_empty(0) {
+                    self.set_c1(false);
+                    self.pop();
+                } else {
+                    self.store_register(instruction.opcode as u8 & 7, true);
+                }
+            }
             Op::Arithmetic { operation, destination, source, pop } => {
                 self.arithmetic(operation, destination, source, pop);
             }
@@ -88,14 +124,17 @@ impl X87 {
                 self.arithmetic_memory(operation, instruction.format, operands);
             }
             Op::Compare { source, pops, quiet } => {
-                self.compare_registers(source, quiet);
-                self.pop_after_compare(pops, quiet);
+                let source = self.register(source);
+                self.compare(source, pops, quiet);
             }
-            Op::CompareMemory { pop } => self.compare_memory(instruction.format, pop, operands),
+            Op::CompareMemory { pop } => {
+                let source = Source::from_memory(instruction.format, &operands.memory);
+                self.compare(Some(source), u8::from(pop), false);
+            }
             Op::CompareFlags { source, pop, quiet } => {
                 self.compare_flags(source, pop, quiet, operands);
             }
-            Op::Test => self.compare_with(F80::ZERO, false),
+            Op::Test => self.compare(Some(Source::exact(F80::ZERO)), 0, false),
             Op::Examine => self.examine(),
             Op::ConditionalMove { source } => {
                 self.conditional_move(source, instruction.condition, operands.flags);
@@ -125,6 +164,7 @@ impl X87 {
                 self.set_c1(false);
             }
             Op::Free { register, pop } => {
+                self.set_c1(false);
                 self.empty |= 1 << self.physical(register);
                 if pop {
                     self.pop();
@@ -182,7 +222,7 @@ impl X87 {
     /// Enters what a computation found. False if its result is not to be used.
     pub(super) fn finish(&mut self, env: &Env) -> bool {
         let exceptions = env.flags as u16;
-        let withheld = exceptions & !self.control & BEFORE != 0;
+        let withheld = (env.flags & env.unmasked) as u16 & BEFORE != 0;
         let entered = if withheld { exceptions & BEFORE } else { exceptions };
         self.set_c1(!withheld && env.rounded_up && entered & PRECISION as u16 != 0);
         self.raise(entered);
@@ -204,31 +244,23 @@ impl X87 {
         }
     }
 
-    fn memory_value(format: Format, memory: &[u8; 128], env: &mut Env) -> F80 {
-        let word = u64::from_le_bytes(memory[..8].try_into().expect("eight bytes"));
-        match format {
-            Format::Single => F80::from_f32(word as u32, env),
-            Format::Double => F80::from_f64(word, env),
-            Format::Extended => {
-                F80 { significand: word, exponent: u16::from_le_bytes([memory[8], memory[9]]) }
-            }
-            Format::Integer(16) => F80::from_integer(i64::from(word as i16)),
-            Format::Integer(32) => F80::from_integer(i64::from(word as i32)),
-            Format::Decimal => F80::from_decimal(memory[..10].try_into().expect("ten bytes")),
-            _ => F80::from_integer(word as i64),
-        }
-    }
-
     fn load(&mut self, format: Format, operands: &Operands) {
-        let mut env = self.environment();
-        let value = Self::memory_value(format, &operands.memory, &mut env);
+        let source = Source::from_memory(format, &operands.memory);
         if !self.is_empty(7) {
-            if !self.stack_fault(true) {
-                self.set_top(self.top().wrapping_sub(1));
-                self.write(0, F80::INDEFINITE);
-            }
+            self.push(F80::INDEFINITE);
             return;
         }
+        let mut env = self.environment();
+        // An 80-bit value is only moved: nothing is found in it.
+        let value = match format {
+            Format::Extended => source.value,
+            _ => source.value.quieted(&mut env),
+        };
+        if source.denormal {
+            env.flags |= DENORMAL;
+        }
+        // A denormal one is loaded even where that exception is not masked.
+        env.unmasked &= !DENORMAL;
         if self.finish(&env) {
             self.push(value);
         }
@@ -328,240 +360,11 @@ impl X87 {
             return;
         }
         let mut env = self.environment();
-        let right = Self::memory_value(format, &operands.memory, &mut env);
-        let result = apply(operation, self.read(0), right, &mut env);
+        let (left, right) = (self.read(0), Source::from_memory(format, &operands.memory));
+        let result = apply(operation, left, right.value, &mut env);
+        right.note_denormal(left, &mut env);
         if self.finish(&env) {
             self.write(0, result);
-        }
-    }
-
-    /// Compares the top with a value; an unmasked exception leaves the conditions.
-    fn compare_with(&mut self, with: F80, quiet: bool) {
-        if self.is_empty(0) {
-            if !self.stack_fault(false) {
-                self.set_condition(conditions(Order::Unordered));
-            }
-            return;
-        }
-        let mut env = self.environment();
-        let order = self.read(0).compare(with, quiet, &mut env);
-        if self.finish(&env) {
-            self.set_condition(conditions(order));
-        }
-    }
-
-    fn compare_registers(&mut self, source: u8, quiet: bool) {
-        if self.is_empty(0) || self.is_empty(source) {
-            if !self.stack_fault(false) {
-                self.set_condition(conditions(Order::Unordered));
-            }
-            return;
-        }
-        let value = self.read(source);
-        self.compare_with(value, quiet);
-    }
-
-    /// Pops, unless an unmasked exception kept the comparison from its result.
-    fn pop_after_compare(&mut self, pops: u8, _: bool) {
-        if self.status & !self.control & BEFORE != 0 {
-            return;
-        }
-        for _ in 0..pops {
-            self.pop();
-        }
-    }
-
-    fn compare_memory(&mut self, format: Format, pop: bool, operands: &Operands) {
-        let mut env = self.environment();
-        let value = Self::memory_value(format, &operands.memory, &mut env);
-        if self.is_empty(0) {
-            if self.stack_fault(false) {
-                return;
-            }
-            self.set_condition(conditions(Order::Unordered));
-        } else {
-            let order = self.read(0).compare(value, false, &mut env);
-            if !self.finish(&env) {
-                return;
-            }
-            self.set_condition(conditions(order));
-        }
-        if pop {
-            self.pop();
-        }
-    }
-
-    fn compare_flags(&mut self, source: u8, pop: bool, quiet: bool, operands: &mut Operands) {
-        let order = if self.is_empty(0) || self.is_empty(source) {
-            if self.stack_fault(false) {
-                return;
-            }
-            Order::Unordered
-        } else {
-            let mut env = self.environment();
-            let order = self.read(0).compare(self.read(source), quiet, &mut env);
-            if !self.finish(&env) {
-                return;
-            }
-            order
-        };
-        let bits = match order {
-            Order::Greater => 0,
-            Order::Less => f::CF,
-            Order::Equal => f::ZF,
-            Order::Unordered => f::ZF | f::PF | f::CF,
-        };
-        operands.flags = operands.flags & !f::ARITHMETIC | bits;
-        if pop {
-            self.pop();
-        }
-    }
-
-    fn examine(&mut self) {
-        let value = self.read(0);
-        self.set_c1(value.sign());
-        self.set_condition(if self.is_empty(0) {
-            C3 | C0
-        } else if value.is_unsupported() {
-            0
-        } else if value.is_nan() {
-            C0
-        } else if value.is_infinite() {
-            C2 | C0
-        } else if value.is_zero() {
-            C3
-        } else if value.is_denormal() {
-            C3 | C2
-        } else {
-            C2
-        });
-    }
-
-    fn conditional_move(&mut self, source: u8, condition: u8, flags: u64) {
-        if self.is_empty(0) || self.is_empty(source) {
-            if !self.stack_fault(false) {
-                self.write(0, F80::INDEFINITE);
-            }
-            return;
-        }
-        self.set_c1(false);
-        if crate::lazy_flags::LazyFlags::from_bits(flags).condition(condition) {
-            let value = self.read(source);
-            self.write(0, value);
-        }
-    }
-
-    fn exchange(&mut self, with: u8) {
-        if self.is_empty(0) || self.is_empty(with) {
-            if self.stack_fault(false) {
-                return;
-            }
-            for register in [0, with] {
-                if self.is_empty(register) {
-                    self.write(register, F80::INDEFINITE);
-                }
-            }
-        } else {
-            self.set_c1(false);
-        }
-        let (top, other) = (self.read(0), self.read(with));
-        self.write(0, other);
-        self.write(with, top);
-    }
-
-    /// Runs a function of the top two registers that replaces the top. `None`: nothing to do.
-    pub(super) fn on_two(&mut self, function: impl FnOnce(F80, F80, &mut Env) -> F80) {
-        if self.is_empty(0) || self.is_empty(1) {
-            if !self.stack_fault(false) {
-                self.write(0, F80::INDEFINITE);
-            }
-            return;
-        }
-        let mut env = self.environment();
-        let result = function(self.read(0), self.read(1), &mut env);
-        if self.finish(&env) {
-            self.write(0, result);
-        }
-    }
-
-    fn scale(&mut self) {
-        self.on_two(|value, by, env| {
-            if value.is_unsupported() || by.is_unsupported() || value.is_nan() || by.is_nan() {
-                return value.add(by, env);
-            }
-            if by.is_infinite() {
-                let (undefined, result) = if by.sign() {
-                    (value.is_infinite(), F80::ZERO)
-                } else {
-                    (value.is_zero(), F80 { significand: 1 << 63, exponent: 0x7fff })
-                };
-                if undefined {
-                    env.flags |= u32::from(INVALID);
-                    return F80::INDEFINITE;
-                }
-                return result.with_sign(value.sign());
-            }
-            if value.is_denormal() || by.is_denormal() {
-                env.flags |= crate::softfloat::DENORMAL;
-            }
-            let mut truncating = Env { rounding: Rounding::TowardZero, ..Env::from_x87(0x37f) };
-            let limit = if by.sign() { -0x10000 } else { 0x10000 };
-            let whole = by.to_integer(32, &mut truncating).unwrap_or(limit);
-            value.scale(whole.clamp(-0x10000, 0x10000) as i32, env)
-        });
-    }
-
-    fn remainder(&mut self, nearest: bool) {
-        let mut condition = 0;
-        self.on_two(|value, by, env| {
-            let (rest, quotient, complete) = value.remainder(by, nearest, env);
-            if complete {
-                // C0, C3, C1 hold bits 2, 1, 0 of the quotient.
-                condition |= if quotient & 4 != 0 { C0 } else { 0 };
-                condition |= if quotient & 2 != 0 { C3 } else { 0 };
-                condition |= if quotient & 1 != 0 { C1 } else { 0 };
-            } else {
-                condition |= C2;
-            }
-            rest
-        });
-        self.set_condition(condition & !C1);
-        if condition & C1 != 0 {
-            self.set_c1(true);
-        }
-    }
-
-    fn extract(&mut self) {
-        if self.is_empty(0) || !self.is_empty(7) {
-            let overflow = !self.is_empty(0);
-            if !self.stack_fault(overflow) {
-                self.write(0, F80::INDEFINITE);
-                self.set_top(self.top().wrapping_sub(1));
-                self.write(0, F80::INDEFINITE);
-            }
-            return;
-        }
-        let value = self.read(0);
-        let mut env = self.environment();
-        let infinity = F80 { significand: 1 << 63, exponent: 0x7fff };
-        let (exponent, significand) = if value.is_unsupported() || value.is_nan() {
-            let nan = value.add(value, &mut env);
-            (nan, nan)
-        } else if value.is_infinite() {
-            (infinity, value)
-        } else if value.is_zero() {
-            env.flags |= crate::softfloat::ZERO_DIVIDE;
-            (infinity.with_sign(true), value)
-        } else {
-            if value.is_denormal() {
-                env.flags |= crate::softfloat::DENORMAL;
-            }
-            let (exponent, significand) = value.extract();
-            (F80::from_integer(i64::from(exponent)), significand)
-        };
-        if self.finish(&env) {
-            self.write(0, exponent);
-            self.push(significand);
         }
     }
 }

@@ -67,6 +67,8 @@ pub(super) enum Operation {
     StoreRegister {
         pop: bool,
     },
+    /// FSTPNCE, which finds no stack fault.
+    StoreRegisterUnchecked,
     /// `destination = destination op source`, in registers.
     Arithmetic {
         operation: Arithmetic,
@@ -225,6 +227,7 @@ pub fn lookup(instruction: &Instruction, opcode: u16) -> Option<X87Instruction> 
         M::Fldz => constant(Constant::Zero),
         M::Fst if !memory => Op::StoreRegister { pop: false },
         M::Fstp if !memory => Op::StoreRegister { pop: true },
+        M::Fstpnce => Op::StoreRegisterUnchecked,
         M::Fst | M::Fist => Op::Store { pop: false },
         M::Fstp | M::Fistp | M::Fbstp => Op::Store { pop: true },
         M::Fisttp => Op::StoreTruncated,

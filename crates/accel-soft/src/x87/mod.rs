@@ -2,7 +2,9 @@
 //! instruction does to them. Memory is the caller's: it brings the bytes of an operand and takes
 //! them away.
 
+mod compare;
 mod execute;
+mod exponent;
 mod image;
 mod lookup;
 #[cfg(test)]

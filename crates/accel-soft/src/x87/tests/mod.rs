@@ -124,6 +124,38 @@ fn both(
     (Outcome::native(&state), Outcome::ours(&ours, &operands))
 }
 
+/// The modelled CPU is AMD's, and so are the answers where the manuals leave one open. On another
+/// maker's CPU only what both promise is compared: masked responses, and no C1 where one of them
+/// has it undefined, nor the pace of FPREM.
+fn host_is_amd() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
+
+fn is_left_open(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Fcmovb
+            | M::Fcmove
+            | M::Fcmovbe
+            | M::Fcmovu
+            | M::Fcmovnb
+            | M::Fcmovne
+            | M::Fcmovnbe
+            | M::Fcmovnu
+            | M::Fcomi
+            | M::Fcomip
+            | M::Fucomi
+            | M::Fucomip
+            | M::Ffree
+            | M::Ffreep
+            | M::Fprem
+            | M::Fprem1
+            | M::Fstpnce
+    )
+}
+
 fn is_transcendental(mnemonic: Mnemonic) -> bool {
     matches!(
         mnemonic,
@@ -153,16 +185,18 @@ fn every_instruction_does_what_the_host_does() {
     let mut native = Native::new();
     let mut random = Random::new(1);
     let mut wrong = Vec::new();
+    let all = host_is_amd();
     for encoding in encodings() {
         let Some(instruction) = &encoding.instruction else { continue };
-        if is_transcendental(encoding.mnemonic) {
+        if is_transcendental(encoding.mnemonic) || !all && is_left_open(encoding.mnemonic) {
             continue;
         }
         native.load(&encoding.bytes);
-        let mut failures = 0;
-        let mut first = None;
         for _ in 0..ROUNDS {
-            let unit = random.unit();
+            let mut unit = random.unit();
+            if !all {
+                unit.control |= 0x3f;
+            }
             let mut memory = [0; 128];
             let bytes = match instruction.memory {
                 MemoryUse::Load(bytes) | MemoryUse::Store(bytes) => bytes,
@@ -172,18 +206,17 @@ fn every_instruction_does_what_the_host_does() {
             let flags = random.word() & f::ARITHMETIC | 0x202;
             let (theirs, ours) = both(&native, instruction, &unit, &memory, flags);
             if theirs != ours {
-                failures += 1;
-                first.get_or_insert_with(|| {
-                    format!("from {unit:x?}\n  memory {:02x?} flags {flags:x}\n  host {}\n  here {}",
-                        &memory[..bytes.into()], difference(&theirs, &ours), difference(&ours, &theirs))
-                });
+                wrong.push(format!(
+                    "{:02x?} {:?} from {unit:x?}\n  memory {:02x?} flags {flags:x}\n  host {}\n  \
+                     here {}",
+                    encoding.bytes,
+                    encoding.mnemonic,
+                    &memory[..bytes.into()],
+                    difference(&theirs, &ours),
+                    difference(&ours, &theirs)
+                ));
+                break;
             }
-        }
-        if let Some(first) = first {
-            wrong.push(format!(
-                "{:02x?} {:?}: {failures} of {ROUNDS}, first {first}",
-                encoding.bytes, encoding.mnemonic
-            ));
         }
     }
     assert!(wrong.is_empty(), "{} encodings differ:\n{}", wrong.len(), wrong.join("\n"));

@@ -31,14 +31,7 @@ impl State {
     pub fn new() -> Self {
         let mut image = [0; 512];
         image[24..28].copy_from_slice(&MXCSR.to_le_bytes());
-        Self {
-            image,
-            after: [0; 512],
-            environment: [0; 32],
-            rax: 0,
-            flags: 0,
-            memory: [0; MEMORY],
-        }
+        Self { image, after: [0; 512], environment: [0; 32], rax: 0, flags: 0, memory: [0; MEMORY] }
     }
 }
 

@@ -90,14 +90,24 @@ impl Random {
 
     fn memory_single(&mut self) -> u32 {
         let special = [
-            0, 1, 0x007f_ffff, 0x0080_0000, 0x3f80_0000, 0x7f7f_ffff, 0x7f80_0000, 0x7f80_0001,
-            0x7fc0_0000, 0x7fe1_2345, 0x4f00_0000, 0x3f00_0000,
+            0,
+            1,
+            0x007f_ffff,
+            0x0080_0000,
+            0x3f80_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0x7f80_0001,
+            0x7fc0_0000,
+            0x7fe1_2345,
+            0x4f00_0000,
+            0x3f00_0000,
         ];
         let word = self.word() as u32;
         let sign = word & 1 << 31;
         match self.below(3) {
             0 => sign | self.pick(&special),
-            1 => sign | 0x3e00_0000 + (word >> 7 & 0x03ff_ffff),
+            1 => sign | (0x3e00_0000 + (word >> 7 & 0x03ff_ffff)),
             _ => word,
         }
     }
@@ -120,7 +130,7 @@ impl Random {
         let sign = word & 1 << 63;
         match self.below(3) {
             0 => sign | self.pick(&special),
-            1 => sign | 0x3fc0_0000_0000_0000 + (word >> 5 & 0x007f_ffff_ffff_ffff),
+            1 => sign | (0x3fc0_0000_0000_0000 + (word >> 5 & 0x007f_ffff_ffff_ffff)),
             _ => word,
         }
     }
