@@ -106,6 +106,12 @@ fn serve(connection: UnixStream, machine: &dyn Controlled) {
                 migrate(&mut reader, &writer, machine, &address, &settings);
                 return;
             }
+            Ok(Request::Quit) => {
+                // The process may be gone before an answer that comes after.
+                let _ = say(&writer, &Reply::Done);
+                machine.quit();
+                return;
+            }
             Ok(request) => answer(machine, &request),
         };
         if say(&writer, &answer).is_err() {
@@ -123,15 +129,11 @@ fn answer(machine: &dyn Controlled, request: &Request) -> Reply {
         Request::Status => Reply::Status(machine.status()),
         Request::Pause => done(machine.pause()),
         Request::Resume => done(machine.resume()),
-        Request::Quit => {
-            machine.quit();
-            Reply::Done
-        }
         Request::PowerButton => {
             machine.power_button();
             Reply::Done
         }
-        Request::Cancel | Request::Migrate { .. } => {
+        Request::Cancel | Request::Quit | Request::Migrate { .. } => {
             Reply::Failed { reason: "no migration runs on this connection".to_owned() }
         }
     }
@@ -176,4 +178,137 @@ fn migrate(
             machine.after_move();
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::Client;
+
+    #[derive(Default)]
+    struct Machine {
+        quit: AtomicBool,
+        moved: AtomicBool,
+    }
+
+    impl Controlled for Machine {
+        fn status(&self) -> Status {
+            Status {
+                name: "vm".into(),
+                state: "running".into(),
+                pid: 1,
+                memory: 4096,
+                cpus: 1,
+                instructions: 2,
+                virtual_ns: 3,
+                throttle: 0,
+            }
+        }
+        fn pause(&self) -> Result<(), String> {
+            Err("it cannot".into())
+        }
+        fn resume(&self) -> Result<(), String> {
+            Ok(())
+        }
+        fn quit(&self) {
+            self.quit.store(true, Ordering::SeqCst);
+        }
+        fn power_button(&self) {}
+        fn migrate(
+            &self,
+            address: &str,
+            _: &MigrateSettings,
+            progress: &mut dyn FnMut(ProgressReport),
+            cancel: &Cancel,
+        ) -> Result<Summary, String> {
+            progress(ProgressReport {
+                phase: "memory".into(),
+                round: 1,
+                pages_done: 1,
+                pages: 2,
+                bytes: 3,
+                link_rate: None,
+                dirty_rate: None,
+                estimated_downtime_ms: None,
+            });
+            if address == "slow" {
+                while !cancel.is_cancelled() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                return Err("cancelled".into());
+            }
+            Ok(Summary { total_us: 1, downtime_us: 1, bytes: 3, rounds: vec![], confirmed: true })
+        }
+        fn after_move(&self) {
+            self.moved.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn served(name: &str) -> (Arc<Machine>, Server, PathBuf) {
+        let path =
+            std::env::temp_dir().join(format!("ferry-control-{}-{name}.sock", std::process::id()));
+        let machine = Arc::new(Machine::default());
+        let server = Server::start(&path, machine.clone()).unwrap();
+        (machine, server, path)
+    }
+
+    fn migrate(address: &str) -> Request {
+        Request::Migrate { address: address.into(), settings: MigrateSettings::default() }
+    }
+
+    #[test]
+    fn questions_are_answered_in_order() {
+        let (machine, server, path) = served("order");
+        let mut client = Client::connect(&path).unwrap();
+        assert_eq!(client.ask(&Request::Status).unwrap(), Reply::Status(machine.status()));
+        assert_eq!(
+            client.ask(&Request::Pause).unwrap(),
+            Reply::Failed { reason: "it cannot".into() }
+        );
+        assert_eq!(client.ask(&Request::Resume).unwrap(), Reply::Done);
+        assert_eq!(client.ask(&Request::Quit).unwrap(), Reply::Done);
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_move_tells_of_its_progress_and_its_end() {
+        let (machine, _server, path) = served("move");
+        let mut client = Client::connect(&path).unwrap();
+        client.send(&migrate("fast")).unwrap();
+        assert!(matches!(client.reply().unwrap(), Reply::Progress(_)));
+        assert!(matches!(client.reply().unwrap(), Reply::Moved(_)));
+        while !machine.moved.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn any_word_cancels_a_move() {
+        let (_machine, _server, path) = served("cancel");
+        let mut client = Client::connect(&path).unwrap();
+        client.send(&migrate("slow")).unwrap();
+        assert!(matches!(client.reply().unwrap(), Reply::Progress(_)));
+        client.send(&Request::Cancel).unwrap();
+        assert_eq!(client.reply().unwrap(), Reply::Failed { reason: "cancelled".into() });
+    }
+
+    #[test]
+    fn a_request_that_nobody_knows_is_refused() {
+        let (_machine, _server, path) = served("unknown");
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(b"{\"ask\":\"dance\"}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        assert!(line.contains("makes no sense") && line.contains("dance"), "{line}");
+    }
+
+    #[test]
+    fn a_second_machine_of_the_same_name_is_refused() {
+        let (_machine, _server, path) = served("twice");
+        assert!(Server::start(&path, Arc::new(Machine::default())).is_err());
+    }
 }
