@@ -7,7 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use machine::{CharacterBackend, DiskBackend, HostConfig, MachineConfig, RngSource, VirtioKind};
-use migration::{Cancel, NoArbiter, Outcome, Settings, Silent};
+use migration::{
+    Cancel, Failure, MigrationError, NoArbiter, Observer, Outcome, Phase, Progress, Settings,
+    Silent, Standing,
+};
+use testkit::{Faults, Side};
 use transport::{Address, Listener};
 use vmm::{Boot, Endpoints, Vm, VmState, VmTarget};
 
@@ -147,53 +151,121 @@ impl Guest {
         printed
     }
 
-    /// Moves the guest over TCP to another machine, while it runs.
-    pub fn move_over_tcp(&mut self) -> Outcome {
+    /// Tries to move the guest over TCP to a host with this configuration, while it runs.
+    fn try_move(
+        &self,
+        host: HostConfig,
+        faults: Faults,
+        observer: &mut dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<(Outcome, Vm), MigrationError> {
         let any: Address = "tcp:127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(&any).expect("a port");
         let address = listener.address().clone();
-        let (host, screens) = (self.host.clone(), self.screens());
+        let screens = self.screens();
         let target = thread::spawn(move || {
             let never = AtomicBool::new(false);
             let channel = listener.accept(Some(PATIENCE), &never).expect("the source connects");
             let mut target = VmTarget::new(host, move |config| endpoints(config, &screens));
-            migration::receive(
+            let cancel = Cancel::new();
+            let received = migration::receive(
                 &mut target,
                 channel,
                 &mut NoArbiter,
                 &patient(),
                 &mut Silent,
-                &Cancel::new(),
-            )
-            .map(|_| target.into_vm().expect("what was received is there"))
+                &cancel,
+            );
+            (received, target.into_vm())
         });
         let channel = transport::connect(&address, PATIENCE).expect("the target listens");
-        let outcome = migration::migrate(
+        let (channel, _) = testkit::faulty(channel, faults);
+        let sent = migration::migrate(
             &mut self.vm.source(),
             channel,
             &mut self.vm.ownership(),
             &patient(),
-            &mut Silent,
-            &Cancel::new(),
+            observer,
+            cancel,
         );
-        let arrived = target.join().expect("the target does not panic");
-        let (outcome, arrived) = match (outcome, arrived) {
-            (Ok(outcome), Ok(arrived)) => (outcome, arrived),
-            (left, arrived) => {
-                let arrived = arrived.err().map(|error| error.to_string());
-                panic!("source: {left:?}\ndestination: {arrived:?}");
+        let (received, arrived) = target.join().expect("the target does not panic");
+        match (sent, received) {
+            (Ok(outcome), Ok(_)) => Ok((outcome, arrived.expect("what was received is there"))),
+            (Err(error), Err(there)) => {
+                assert_eq!(there.standing, Standing::Discarded, "{there}");
+                println!("{}: did not move: {error}", self.vm.config().name);
+                Err(error)
             }
-        };
+            (sent, received) => panic!("source: {sent:?}\ndestination: {received:?}"),
+        }
+    }
+
+    /// Moves the guest over TCP to another machine, while it runs. Returns for how long it stood
+    /// still at most.
+    pub fn move_over_tcp(&mut self) -> Duration {
+        let none = Faults::default();
+        let (outcome, arrived) = self
+            .try_move(self.host.clone(), none, &mut Silent, &Cancel::new())
+            .unwrap_or_else(|error| panic!("{error}"));
         assert!(outcome.confirmed);
         self.vm.set_gone();
         assert_eq!(self.vm.wait(), VmState::Gone);
         self.vm = arrived;
         println!("{}: moved over TCP: {}", self.vm.config().name, summary(&outcome));
-        outcome
+        outcome.downtime
     }
 
-    /// Saves the guest to a file, and goes on with it from there.
-    pub fn move_through_file(&mut self, file: &Path) -> Outcome {
+    /// The destination has no file for the disk.
+    pub fn is_refused_without_disk(&mut self) -> Standing {
+        let mut host = self.host.clone();
+        assert!(host.disk.remove("disk0").is_some());
+        let error = self
+            .try_move(host, Faults::default(), &mut Silent, &Cancel::new())
+            .map(drop)
+            .expect_err("it has a disk");
+        assert!(matches!(error.failure, Failure::RefusedByDestination(_)), "{error}");
+        assert!(error.to_string().contains("disk0"), "{error}");
+        error.standing
+    }
+
+    /// The operator changes his mind while memory flows.
+    pub fn is_called_back(&mut self) -> Standing {
+        struct Changeable(Cancel);
+        impl Observer for Changeable {
+            fn progress(&mut self, progress: &Progress) {
+                if progress.phase == Phase::Memory && progress.round_pages_done > 0 {
+                    self.0.cancel();
+                }
+            }
+        }
+        let cancel = Cancel::new();
+        let mut observer = Changeable(cancel.clone());
+        // Slow enough for him to say so in time.
+        let sent = Side { bytes_per_second: Some(32 << 20), ..Side::default() };
+        let faults = Faults { sent, ..Faults::default() };
+        let error = self
+            .try_move(self.host.clone(), faults, &mut observer, &cancel)
+            .map(drop)
+            .expect_err("it was cancelled");
+        assert!(matches!(error.failure, Failure::Cancelled), "{error}");
+        error.standing
+    }
+
+    /// The link is lost after this many bytes.
+    pub fn loses_its_link(&mut self, bytes: u64) -> Standing {
+        let sent = Side { cut_after: Some(bytes), ..Side::default() };
+        let faults = Faults { sent, ..Faults::default() };
+        let error = self
+            .try_move(self.host.clone(), faults, &mut Silent, &Cancel::new())
+            .map(drop)
+            .expect_err("the link is lost");
+        error.standing
+    }
+
+    /// Saves the guest to a file, and goes on with it from there. Returns for how long it stood
+    /// still at most.
+    pub fn move_through_file(&mut self, file: &Path) -> Duration {
+        let began = Instant::now();
         let address = Address::File(file.to_owned());
         let sink = transport::open_sink(&address, Some(PATIENCE)).expect("the file");
         let outcome = migration::save_to(
@@ -222,7 +294,7 @@ impl Guest {
         .unwrap_or_else(|error| panic!("{error}"));
         self.vm = target.into_vm().expect("what was restored is there");
         println!("{}: moved through a file: {}", self.vm.config().name, summary(&outcome));
-        outcome
+        began.elapsed()
     }
 
     fn screens(&self) -> [Screen; 2] {

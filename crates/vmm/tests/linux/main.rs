@@ -9,15 +9,17 @@ mod programs;
 mod work;
 
 use std::fs;
+use std::time::Duration;
 
 use machine::HostConfig;
+use migration::Standing;
 
 use files::Archive;
 use guest::{Guest, configuration};
 use work::Work;
 
 /// It counts, computes, and reads and writes its disk; it is moved twice over TCP and once through
-/// a file; and nothing in it notices.
+/// a file, and some attempts fail in between; and nothing in it notices.
 #[test]
 fn linux_moves_while_it_works() {
     const DISK_BYTES: u64 = 8 << 20;
@@ -34,10 +36,16 @@ fn linux_moves_while_it_works() {
     let warnings = work::warnings(&mut guest);
     let digest = files::sha256(&folder.join("blob"));
     let mut work = Work::start(&mut guest, &digest, Some(DISK_BYTES));
-    work.moved(&mut guest, "over TCP", |guest| guest.move_over_tcp());
-    work.moved(&mut guest, "back over TCP", |guest| guest.move_over_tcp());
+    work.goes_on(&mut guest, "over TCP", |guest| guest.move_over_tcp());
+    work.goes_on(&mut guest, "nowhere", |guest| {
+        assert_eq!(guest.is_refused_without_disk(), Standing::Running);
+        assert_eq!(guest.is_called_back(), Standing::Running);
+        assert_eq!(guest.loses_its_link(40 << 20), Standing::Running);
+        Duration::ZERO
+    });
+    work.goes_on(&mut guest, "back over TCP", |guest| guest.move_over_tcp());
     let saved = folder.join("saved");
-    work.moved(&mut guest, "through a file", |guest| guest.move_through_file(&saved));
+    work.goes_on(&mut guest, "through a file", |guest| guest.move_through_file(&saved));
     work.finish(&mut guest);
 
     // What the guest has on its disk is what is in the file.
@@ -61,18 +69,17 @@ fn two_cpus_move_while_they_work() {
     let warnings = work::warnings(&mut guest);
     let digest = files::sha256(&folder.join("blob"));
     let mut work = Work::start(&mut guest, &digest, None);
-    work.moved(&mut guest, "over TCP", |guest| {
-        let before = work::timer_interrupts(guest);
-        let outcome = guest.move_over_tcp();
-        guest.run("sleep 1");
-        let after = work::timer_interrupts(guest);
-        assert_eq!((before.len(), after.len()), (2, 2));
-        for (before, after) in before.iter().zip(&after) {
-            assert!(after > before, "a CPU has no timer interrupts any more: {after}");
-        }
-        outcome
-    });
+    guest.run("for turn in 1 2 3 4; do /work/threads; done >/tmp/threads & true");
+    let before = work::timer_interrupts(&mut guest);
+    work.goes_on(&mut guest, "over TCP", |guest| guest.move_over_tcp());
+    let after = work::timer_interrupts(&mut guest);
+    assert_eq!((before.len(), after.len()), (2, 2));
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after > before, "a CPU has no timer interrupts any more: {before}, then {after}");
+    }
     work.finish(&mut guest);
+    let threads = programs::run_here(&folder.join("threads")).repeat(4);
+    assert_eq!(guest.run("cat /tmp/threads").as_bytes(), threads);
     assert_eq!(guest.run("nproc"), "2\n");
     assert_eq!(work::warnings(&mut guest), warnings, "the kernel warns of something");
     guest.end();
