@@ -22,7 +22,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a machine.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Wait for a machine that is moved here, and run it. It takes no machine parameters: the
     /// machine comes in the stream.
     Receive(ReceiveOptions),
