@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use machine::{HostConfig, MachineConfig};
@@ -76,13 +77,16 @@ fn qemu(kernel: &PathBuf, initrd: &PathBuf) -> Option<Duration> {
         .spawn()
         .ok()?;
     let output = BufReader::new(child.stdout.take()?);
-    let mut there = None;
-    for line in output.split(b'\n') {
-        if String::from_utf8_lossy(&line.ok()?).contains(USERLAND) {
-            there = Some(started.elapsed());
-            break;
+    let (to, found) = channel();
+    thread::spawn(move || {
+        for line in output.split(b'\n').map_while(Result::ok) {
+            if String::from_utf8_lossy(&line).contains(USERLAND) {
+                let _ = to.send(started.elapsed());
+                return;
+            }
         }
-    }
+    });
+    let there = found.recv_timeout(PATIENCE).ok();
     let _ = child.kill();
     let _ = child.wait();
     there
@@ -109,6 +113,9 @@ fn main() {
         Some(time) => {
             println!("linux, start to shell, qemu's tcg: {:.2} s", time.as_secs_f64());
         }
-        None => println!("linux, start to shell, qemu's tcg: qemu-system-x86_64 is not installed"),
+        None => println!(
+            "linux, start to shell, qemu's tcg: qemu-system-x86_64 is not installed, or did not \
+             get there within two minutes"
+        ),
     }
 }
