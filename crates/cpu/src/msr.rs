@@ -54,3 +54,5 @@ pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 pub const TSC_AUX: u32 = 0xc000_0103;
 /// AMD's system configuration: memory-type details of the chipset, none of them offered.
 pub const SYSTEM_CONFIGURATION: u32 = 0xc001_0010;
+/// AMD's interrupt-pending message: the C1E state of family 0xf, not offered.
+pub const INTERRUPT_PENDING: u32 = 0xc001_0055;

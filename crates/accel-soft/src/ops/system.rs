@@ -59,7 +59,7 @@ impl Core {
             msr::TSC => bus.tsc(at).wrapping_add(self.tsc_offset),
             msr::APIC_BASE => bus.apic_base(),
             msr::MICROCODE_REVISION => MICROCODE_REVISION,
-            msr::SYSTEM_CONFIGURATION => 0,
+            msr::SYSTEM_CONFIGURATION | msr::INTERRUPT_PENDING => 0,
             msr::MTRR_CAPABILITIES => MTRR_CAPABILITIES,
             msr::SYSENTER_CS => msrs.sysenter_cs,
             msr::SYSENTER_ESP => msrs.sysenter_esp,
@@ -109,7 +109,7 @@ impl Core {
             }
             // The processor ignores a write of a microcode address that a hypervisor owns.
             msr::MICROCODE_REVISION => {}
-            msr::SYSTEM_CONFIGURATION if value == 0 => {}
+            msr::SYSTEM_CONFIGURATION | msr::INTERRUPT_PENDING if value == 0 => {}
             msr::SYSENTER_CS => msrs.sysenter_cs = value & 0xffff,
             msr::SYSENTER_ESP => msrs.sysenter_esp = canonical(value)?,
             msr::SYSENTER_EIP => msrs.sysenter_eip = canonical(value)?,
