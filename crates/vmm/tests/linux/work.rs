@@ -143,7 +143,9 @@ impl Work {
             guest.run(&format!("/work/disk /dev/vda {} >/tmp/disk 2>&1 & true", bytes / 2));
             guest.run(&format!("/work/copying {bytes} >/tmp/copying 2>&1 & true"));
         }
-        Self { first, paused: Duration::ZERO, with_devices: disk.is_some() }
+        let work = Self { first, paused: Duration::ZERO, with_devices: disk.is_some() };
+        work.expect_turns(guest);
+        work
     }
 
     /// Does something to the guest in the middle of its work that makes it stand still for the time
@@ -154,7 +156,6 @@ impl Work {
         what: &str,
         action: impl FnOnce(&mut Guest) -> Duration,
     ) {
-        self.expect_turns(guest);
         let before = Look::take(guest);
         let paused = action(guest);
         Look::take(guest).check(&before, paused, what);
