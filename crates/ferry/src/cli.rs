@@ -78,7 +78,7 @@ pub struct RunOptions {
     pub pause: u64,
     /// Machine file (TOML); options for the same thing are then an error.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["name", "memory", "cpus", "cpu", "hpet", "no_hpet", "clock", "rng", "console"])]
+          conflicts_with_all = ["name", "memory", "cpus", "cpu", "hpet", "no_hpet", "clock", "rng", "console", "read_only_disk"])]
     pub machine: Option<PathBuf>,
     /// Name of the machine [default: ferry].
     #[arg(long)]
@@ -107,6 +107,10 @@ pub struct RunOptions {
     /// With a virtio console.
     #[arg(long)]
     pub console: bool,
+    /// Disk image that the guest may only read: a disk behind those of --disk. Only here: whether
+    /// the disk of a machine file, or of a machine that arrives, is read-only is the machine's say.
+    #[arg(long, value_name = "FILE")]
+    pub read_only_disk: Vec<String>,
     /// Do not let the guest run yet.
     #[arg(long)]
     pub paused: bool,
@@ -123,9 +127,6 @@ pub struct HostOptions {
     /// is ID=FILE, or FILE for disk0, disk1, ....
     #[arg(long, value_name = "[ID=]FILE")]
     pub disk: Vec<String>,
-    /// Disk image that the guest may only read.
-    #[arg(long, value_name = "FILE")]
-    pub read_only_disk: Vec<String>,
     /// Where the serial port's characters go: stdio, null or file:PATH [default: stdio].
     #[arg(long, value_name = "WHERE")]
     pub serial: Option<String>,

@@ -19,14 +19,15 @@ fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The host's side: the host file, and what options add to it.
-pub fn host(options: &HostOptions) -> Result<HostConfig> {
+/// The host's side: the host file, and what options add to it. `more` are the images of further
+/// disks.
+pub fn host(options: &HostOptions, more: &[String]) -> Result<HostConfig> {
     let mut host = match &options.host {
         Some(path) => HostConfig::from_toml(&read_text(path)?)
             .with_context(|| format!("{} is no host file", path.display()))?,
         None => HostConfig::default(),
     };
-    for (index, disk) in options.disk.iter().chain(&options.read_only_disk).enumerate() {
+    for (index, disk) in options.disk.iter().chain(more).enumerate() {
         let (id, path) = match disk.split_once('=') {
             Some((id, path)) => (id.to_owned(), path),
             None => (format!("disk{index}"), disk.as_str()),
@@ -74,7 +75,7 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
         file.cpu.model = options.cpu.clone();
         file.cpu.count = options.cpus;
         let writable = options.host.disk.len();
-        for index in 0..writable + options.host.read_only_disk.len() {
+        for index in 0..writable + options.read_only_disk.len() {
             file.devices.push(DeviceFile::Block {
                 id: format!("disk{index}"),
                 serial: String::new(),

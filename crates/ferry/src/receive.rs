@@ -20,7 +20,7 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
         return take(options, &address);
     }
     // What is wrong with this host is said before anybody connects.
-    let host = options::host(&options.host)?;
+    let host = options::host(&options.host, &[])?;
     Outputs::new(&options.host, &host)?;
     let listener = Listener::bind(&address)?;
     // A script reads this line to learn the port.
@@ -66,7 +66,7 @@ type Keyboard = Arc<Mutex<Result<Option<String>>>>;
 
 /// A target that opens its outputs once it knows the machine.
 fn target(options: &ReceiveOptions) -> Result<(VmTarget, Keyboard)> {
-    let host = options::host(&options.host)?;
+    let host = options::host(&options.host, &[])?;
     let outputs = Outputs::new(&options.host, &host)?;
     let keyboard: Keyboard = Arc::new(Mutex::new(Ok(None)));
     let found = Arc::clone(&keyboard);

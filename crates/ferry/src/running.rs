@@ -24,7 +24,7 @@ const PIPE_LIMIT: Duration = Duration::from_secs(60);
 
 /// `ferry run`.
 pub fn run(options: &RunOptions) -> Result<ExitCode> {
-    let host = options::host(&options.host)?;
+    let host = options::host(&options.host, &options.read_only_disk)?;
     let config = options::machine(options, &host)?;
     let boot = options::boot(options, &config)?;
     let outputs = Outputs::new(&options.host, &host)?;

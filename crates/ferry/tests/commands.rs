@@ -166,6 +166,10 @@ fn what_is_wrong_with_a_command_line_is_said() {
         (vec!["migrate", "nobody", "tcp:127.0.0.1:1"], "nobody"),
         (vec!["receive", "carrier-pigeon:1"], "carrier-pigeon"),
         (vec!["inspect", "/dev/null"], "/dev/null"),
+        // It would be written to where the machine says that the disk can be.
+        (vec!["run", "--guest", "--machine", "m", "--read-only-disk", "d"], "cannot be used with"),
+        (vec!["receive", "tcp:127.0.0.1:0", "--read-only-disk", "d"], "--read-only-disk"),
+        (vec!["restore", "file:x", "--read-only-disk", "d"], "--read-only-disk"),
     ] {
         let output = host.ferry(&arguments);
         assert!(!output.status.success(), "{arguments:?}");
