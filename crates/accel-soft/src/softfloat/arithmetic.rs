@@ -1,7 +1,7 @@
 //! Arithmetic of single and double precision, with the NaN rules of SSE: the first operand's NaN
 //! if it is one, else the second's (Intel SDM volume 1, table 4-7).
 
-use super::number::{self, Class, DOUBLE, Format, Number, SINGLE, default_nan};
+use super::number::{self, Class, DOUBLE, Format, Number, SINGLE};
 use super::{Env, INVALID};
 
 /// How a pattern is laid out: fraction and exponent bits, and its format.
@@ -48,17 +48,9 @@ fn subtract(left: &Number, right: &Number, env: &mut Env) -> Number {
 
 fn root(layout: Layout, bits: u64, env: &mut Env) -> u64 {
     let operand = layout.unpack(bits, env);
-    let result = match operand.class {
-        Class::Quiet => operand,
-        Class::Signalling => Number { class: Class::Quiet, ..propagated(&operand, env) },
-        _ => number::square_root(&operand, env),
-    };
+    let result =
+        propagate(&operand, &operand, env).unwrap_or_else(|| number::square_root(&operand, env));
     result.pack(&layout.format, env)
-}
-
-fn propagated(operand: &Number, env: &mut Env) -> Number {
-    let _ = default_nan(env);
-    *operand
 }
 
 macro_rules! binary_operations {

@@ -98,7 +98,7 @@ impl F80 {
         self.is_nan() && self.significand & QUIET == 0
     }
 
-    fn unpack(self) -> Number {
+    pub(super) fn unpack(self) -> Number {
         let sign = self.sign();
         let raw = i32::from(self.exponent & TOP);
         let significand = u128::from(self.significand) << (ONE - 63);
@@ -119,7 +119,7 @@ impl F80 {
         Number { denormal: raw == 0, ..Number::finite(sign, exponent, significand) }
     }
 
-    fn pack(number: &Number, bits: u32, env: &mut Env) -> Self {
+    pub(super) fn pack(number: &Number, bits: u32, env: &mut Env) -> Self {
         let sign = u16::from(number.sign) << 15;
         match number.class {
             Class::Zero => Self { significand: 0, exponent: sign },

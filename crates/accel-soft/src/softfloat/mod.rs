@@ -9,6 +9,8 @@ mod arithmetic;
 mod convert;
 mod extended;
 mod number;
+mod transcendental;
+mod wide;
 
 pub use arithmetic::{
     f32_add, f32_div, f32_mul, f32_sqrt, f32_sub, f64_add, f64_div, f64_mul, f64_sqrt, f64_sub,

@@ -170,7 +170,7 @@ impl X87 {
                     self.pop();
                 }
             }
-            Op::Nothing | Op::Wait => {}
+            Op::Nothing | Op::Ignored | Op::Wait => {}
             Op::Initialise => self.initialise(),
             Op::ClearExceptions => self.status &= !0x80ff,
             Op::StoreControl => operands.memory[..2].copy_from_slice(&self.control.to_le_bytes()),
@@ -230,7 +230,7 @@ impl X87 {
     }
 
     /// Replaces the top of the stack by a function of it.
-    fn on_top(&mut self, function: impl FnOnce(F80, &mut Env) -> F80) {
+    pub(super) fn on_top(&mut self, function: impl FnOnce(F80, &mut Env) -> F80) {
         if self.is_empty(0) {
             if !self.stack_fault(false) {
                 self.write(0, F80::INDEFINITE);

@@ -52,9 +52,8 @@ impl X87 {
         self.set_tags(word(2) as u16);
         self.last_instruction = word(3);
         self.last_instruction_selector = word(4) as u16;
-        if !short {
-            self.last_opcode = (word(4) >> 16) as u16 & 0x7ff;
-        }
+        // The short form has no opcode.
+        self.last_opcode = if short { 0 } else { (word(4) >> 16) as u16 & 0x7ff };
         self.last_operand = word(5);
         self.last_operand_selector = word(6) as u16;
         self.update_summary();

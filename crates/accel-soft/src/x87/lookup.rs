@@ -121,7 +121,10 @@ pub(super) enum Operation {
         register: u8,
         pop: bool,
     },
+    /// FNOP, which only moves the instruction pointer.
     Nothing,
+    /// Instructions of the 8087 and 80287 that later units take and pass over.
+    Ignored,
     Initialise,
     ClearExceptions,
     StoreControl,
@@ -284,7 +287,8 @@ pub fn lookup(instruction: &Instruction, opcode: u16) -> Option<X87Instruction> 
         M::Fdecstp => Op::DecrementStack,
         M::Ffree => Op::Free { register: stack_index(first), pop: false },
         M::Ffreep => Op::Free { register: stack_index(first), pop: true },
-        M::Fnop | M::Fneni | M::Fndisi | M::Fnsetpm => Op::Nothing,
+        M::Fnop => Op::Nothing,
+        M::Fneni | M::Fndisi | M::Fnsetpm => Op::Ignored,
         M::Fninit => Op::Initialise,
         M::Fnclex => Op::ClearExceptions,
         M::Fnstcw => Op::StoreControl,
@@ -311,7 +315,7 @@ pub fn lookup(instruction: &Instruction, opcode: u16) -> Option<X87Instruction> 
     let control = !waits
         || matches!(
             operation,
-            Op::LoadControl | Op::LoadEnvironment | Op::Restore | Op::Wait | Op::Nothing
+            Op::LoadControl | Op::LoadEnvironment | Op::Restore | Op::Wait | Op::Ignored
         );
     let stores = matches!(
         operation,

@@ -4,6 +4,8 @@
 
 mod native;
 mod operands;
+mod state;
+mod transcendental;
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 
