@@ -9,6 +9,8 @@ mod arithmetic;
 mod convert;
 mod extended;
 mod number;
+#[cfg(test)]
+pub(crate) mod tests;
 mod transcendental;
 mod wide;
 

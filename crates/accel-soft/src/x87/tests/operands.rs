@@ -2,30 +2,16 @@
 
 use super::super::X87;
 use crate::softfloat::F80;
+pub(super) use crate::softfloat::tests::Random;
 
 const INTEGER: u64 = 1 << 63;
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, seeded, the same on every host.
-pub struct Random(u64);
-
 impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.word() % bound
     }
 
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
@@ -49,7 +35,7 @@ impl Random {
     }
 
     /// A value of the unit: any class of encoding.
-    pub fn extended(&mut self) -> F80 {
+    pub(super) fn extended(&mut self) -> F80 {
         let sign = (self.word() as u16) & 0x8000;
         let word = self.word();
         let (significand, exponent) = match self.below(24) {
@@ -136,7 +122,7 @@ impl Random {
     }
 
     /// Bytes of a memory operand of this many bytes.
-    pub fn memory(&mut self, bytes: u8, memory: &mut [u8; 128]) {
+    pub(super) fn memory(&mut self, bytes: u8, memory: &mut [u8; 128]) {
         for chunk in memory.chunks_mut(8) {
             chunk.copy_from_slice(&self.word().to_le_bytes());
         }
@@ -196,7 +182,7 @@ impl Random {
 
     /// A unit in which no exception is pending, and which seldom has empty registers where it
     /// matters.
-    pub fn unit(&mut self) -> X87 {
+    pub(super) fn unit(&mut self) -> X87 {
         let control = self.control();
         let mut status = self.status();
         if self.below(2) == 0 {
