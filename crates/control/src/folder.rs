@@ -2,9 +2,9 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::client::Client;
 use crate::message::{Reply, Request, Status};
@@ -19,7 +19,20 @@ pub fn runtime_folder() -> io::Result<PathBuf> {
         _ => std::env::temp_dir().join(format!("ferry-{}", rustix::process::getuid().as_raw())),
     };
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    check_private(&folder)?;
     Ok(folder)
+}
+
+/// Whoever can put a socket here, or speak to one, commands the machines. In a folder that anybody
+/// may write to, such as /tmp, somebody else may have been first to take the name.
+fn check_private(folder: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(folder)?;
+    let own = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw();
+    if own && found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let why = format!("{} is not a folder of this user's alone (mode 0700)", folder.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// The socket of a machine of this name.
@@ -62,4 +75,29 @@ pub fn running() -> io::Result<Vec<Found>> {
     }
     found.sort_by(|left, right| left.status.name.cmp(&right.status.name));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_others_can_use_is_refused() {
+        let base = std::env::temp_dir().join(format!("ferry-folder-{}", std::process::id()));
+        let (folder, link) = (base.join("a"), base.join("b"));
+        fs::create_dir_all(&folder).unwrap();
+        symlink(&folder, &link).unwrap();
+        let set = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        set(0o700);
+        check_private(&folder).unwrap();
+        assert!(check_private(&link).is_err());
+        for mode in [0o777, 0o770, 0o701] {
+            set(mode);
+            let error = check_private(&folder).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+        }
+        fs::remove_dir_all(&base).unwrap();
+    }
 }

@@ -57,7 +57,8 @@ impl Server {
     pub fn start(path: &Path, machine: Arc<dyn Controlled>) -> io::Result<Self> {
         if path.exists() {
             if UnixStream::connect(path).is_ok() {
-                return Err(io::ErrorKind::AddrInUse.into());
+                let taken = "a machine of this name answers there already";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, taken));
             }
             fs::remove_file(path)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! Exit status: 0 if all went well, 1 if Ferry could not do what was asked, 2 for a wrong command
 //! line; `run`, `receive` and `restore` end with the guest's own code where it wrote one to the
-//! exit device.
+//! exit device, and with 128 and the signal's number if a signal ended them.
 
 use std::path::PathBuf;
 

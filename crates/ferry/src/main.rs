@@ -8,6 +8,7 @@ mod move_away;
 mod options;
 mod receive;
 mod running;
+mod signals;
 mod terminal;
 mod text;
 
@@ -15,7 +16,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Lets a panic be read on a terminal in raw mode. Nobody would hear of a machine whose thread is
+/// gone, and nobody could end it: the process ends with it.
+fn install_panic_hook() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        terminal::restore();
+        print(panic);
+        if std::thread::current().name() == Some("machine") {
+            std::process::exit(cli::FAILED.into());
+        }
+    }));
+}
+
 fn main() -> ExitCode {
+    install_panic_hook();
     let arguments = cli::Arguments::parse();
     let result = match arguments.command {
         cli::Command::Run(options) => running::run(&options),

@@ -91,6 +91,6 @@ fn finish(target: VmTarget, keyboard: &Keyboard) -> Result<ExitCode> {
         eprintln!("ferry: {error:#}");
         None
     });
-    let listening = Listening::for_arrived(&vm);
+    let listening = Listening::for_arrived(&vm)?;
     running::attend(&vm, keyboard, listening)
 }

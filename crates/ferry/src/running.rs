@@ -15,6 +15,7 @@ use vmm::{End, Vm, VmState};
 
 use crate::cli::RunOptions;
 use crate::options::{self, Outputs};
+use crate::signals::{self, Asked};
 use crate::terminal::{self, Keys, Raw, Typed};
 
 /// How long a destination may take to answer the call.
@@ -30,21 +31,23 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
     let outputs = Outputs::new(&options.host, &host)?;
     let (endpoints, keyboard) = outputs.open(&config)?;
     let vm = Vm::create(&config, &boot, &host, endpoints)?;
+    // A name that is taken is found out before the guest does anything.
+    let listening = Listening::new(&vm)?;
     if !options.paused {
         vm.resume()?;
     }
-    let server = Listening::new(&vm)?;
-    attend(&vm, keyboard, server)
+    attend(&vm, keyboard, listening)
 }
 
 /// How long a socket of the same name may take to go away: the source of a move on this host still
 /// has it when the guest runs here.
 const HAND_OVER: Duration = Duration::from_secs(5);
 
-/// A machine and its control socket.
+/// A machine that hears its control socket, and signals.
 pub struct Listening {
     controlled: Arc<ControlledVm>,
     server: Option<Server>,
+    asked: Asked,
 }
 
 impl Listening {
@@ -53,40 +56,50 @@ impl Listening {
     /// # Errors
     /// If another machine has the name, or there is no place for sockets.
     pub fn new(vm: &Vm) -> Result<Self> {
-        let name = &vm.config().name;
-        let path = socket_path(name).context("there is no place for control sockets")?;
         let controlled = Arc::new(ControlledVm::new(vm.clone()));
-        let server = Server::start(&path, controlled.clone()).with_context(|| {
-            let path = path.display();
-            format!("cannot listen at {path}; is another machine named {name} running?")
-        })?;
-        Ok(Self { controlled, server: Some(server) })
+        let server = Some(serve(&controlled)?);
+        Ok(Self { controlled, server, asked: hear_signals(vm)? })
     }
 
     /// Listens for a machine that has arrived, and runs by now: it goes on even if it cannot be
     /// spoken to.
-    pub fn for_arrived(vm: &Vm) -> Self {
+    ///
+    /// # Errors
+    /// If signals cannot be handled.
+    pub fn for_arrived(vm: &Vm) -> Result<Self> {
+        let asked = hear_signals(vm)?;
+        let controlled = Arc::new(ControlledVm::new(vm.clone()));
         let started = Instant::now();
-        loop {
-            match Self::new(vm) {
-                Ok(listening) => return listening,
+        let server = loop {
+            match serve(&controlled) {
+                Ok(server) => break Some(server),
                 Err(error) if started.elapsed() > HAND_OVER => {
                     eprintln!("ferry: {error:#}; the guest runs without a control socket");
-                    return Self {
-                        controlled: Arc::new(ControlledVm::new(vm.clone())),
-                        server: None,
-                    };
+                    break None;
                 }
                 Err(_) => thread::sleep(Duration::from_millis(10)),
             }
-        }
+        };
+        Ok(Self { controlled, server, asked })
     }
+}
+
+fn serve(controlled: &Arc<ControlledVm>) -> Result<Server> {
+    let name = &controlled.vm.config().name;
+    let path = socket_path(name).context("there is no place for control sockets")?;
+    Server::start(&path, controlled.clone())
+        .with_context(|| format!("cannot listen at {} for the machine {name}", path.display()))
+}
+
+fn hear_signals(vm: &Vm) -> Result<Asked> {
+    let vm = vm.clone();
+    signals::on_end(move || vm.quit()).context("cannot handle signals")
 }
 
 /// Serves a machine's console until it ends.
 pub fn attend(vm: &Vm, keyboard: Option<String>, listening: Listening) -> Result<ExitCode> {
     let name = vm.config().name.clone();
-    let Listening { controlled, server } = listening;
+    let Listening { controlled, server, asked } = listening;
     let raw = match &keyboard {
         Some(_) => Raw::enter().context("cannot put the terminal into raw mode")?,
         None => None,
@@ -109,7 +122,8 @@ pub fn attend(vm: &Vm, keyboard: Option<String>, listening: Listening) -> Result
             ExitCode::SUCCESS
         }
         VmState::Ended(End::Exit(code)) => ExitCode::from(code),
-        VmState::Ended(End::PowerOff | End::Quit | End::Reset) => ExitCode::SUCCESS,
+        VmState::Ended(End::Quit) => asked.exit_code().map_or(ExitCode::SUCCESS, ExitCode::from),
+        VmState::Ended(End::PowerOff | End::Reset) => ExitCode::SUCCESS,
         VmState::Ended(End::Shutdown { vcpu }) => {
             // A guest that reboots by a triple fault looks the same as one that crashed.
             eprintln!("ferry: {name} ended with a triple fault of vcpu {vcpu}");

@@ -74,28 +74,17 @@ impl Keys {
     /// Sorts what was read.
     pub fn sort(&mut self, bytes: &[u8]) -> Vec<Typed> {
         let mut sorted = Vec::new();
-        let mut plain = Vec::new();
-        for byte in bytes {
-            match (self.escaped, *byte) {
+        for &byte in bytes {
+            match (std::mem::replace(&mut self.escaped, false), byte) {
                 (false, ESCAPE) => self.escaped = true,
-                (false, byte) => plain.push(byte),
-                (true, b'x') => {
-                    self.escaped = false;
-                    sorted.push(Typed::Quit);
-                }
-                (true, b'h') => {
-                    self.escaped = false;
-                    sorted.push(Typed::Help);
-                }
+                (true, b'x') => sorted.push(Typed::Quit),
+                (true, b'h') => sorted.push(Typed::Help),
                 // Control-A twice is one Control-A; any other key goes to the guest alone.
-                (true, byte) => {
-                    self.escaped = false;
-                    plain.push(byte);
-                }
+                (_, byte) => match sorted.last_mut() {
+                    Some(Typed::Bytes(before)) => before.push(byte),
+                    _ => sorted.push(Typed::Bytes(vec![byte])),
+                },
             }
-        }
-        if !plain.is_empty() {
-            sorted.insert(0, Typed::Bytes(plain));
         }
         sorted
     }
@@ -122,5 +111,7 @@ mod tests {
         assert_eq!(keys.sort(b"x"), [Typed::Quit]);
         assert_eq!(keys.sort(b"\x01\x01"), [Typed::Bytes(vec![1])]);
         assert_eq!(keys.sort(b"\x01h"), [Typed::Help]);
+        let typed = |bytes: &[u8]| Typed::Bytes(bytes.to_vec());
+        assert_eq!(keys.sort(b"ab\x01hcd"), [typed(b"ab"), Typed::Help, typed(b"cd")]);
     }
 }
