@@ -1,5 +1,5 @@
-//! What lies in memory and in the registers when a new machine starts: ACPI tables, a Linux kernel
-//! or the embedded guest. A machine that arrives by migration never comes through here.
+//! What lies in memory and in the registers when a new machine starts: ACPI tables, a Linux kernel,
+//! the embedded guest or a caller's own code. A machine that arrives by migration never comes through here.
 
 mod acpi;
 mod embedded;
@@ -28,6 +28,15 @@ pub enum Boot {
     },
     /// The embedded guest that checks itself.
     Embedded(Box<guest::Parameters>),
+    /// Code of the caller's own, as it is to lie in memory. There are no tables, no loader and no
+    /// firmware: what the code needs besides the board it brings itself.
+    Flat {
+        /// Bytes, each with the guest-physical address of its first one.
+        segments: Vec<(u64, Vec<u8>)>,
+        /// The bootstrap processor's first state; its time-stamp counter continues from here. The
+        /// other processors wait for a start-up IPI.
+        state: Box<CpuState>,
+    },
 }
 
 /// A machine could not be started.
@@ -61,5 +70,11 @@ pub fn prepare(
             Ok(linux::load(kernel, initrd.as_deref(), &command_line, rsdp, model, ram)?)
         }
         Boot::Embedded(parameters) => embedded::load(parameters, model, ram),
+        Boot::Flat { segments, state } => {
+            for (address, bytes) in segments {
+                ram.write(*address, bytes)?;
+            }
+            Ok(CpuState::clone(state))
+        }
     }
 }
