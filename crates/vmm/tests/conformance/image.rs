@@ -25,6 +25,7 @@ mod assembly {
         include_str!("asm/syscall.s"),
         include_str!("asm/io.s"),
         include_str!("asm/identity.s"),
+        include_str!("asm/stores.s"),
         include_str!("asm/end.s"),
         idt = const layout::IDT,
         gdt = const layout::GDT,
@@ -51,6 +52,11 @@ mod assembly {
         task = const layout::TASK,
         spare_descriptors = const layout::SPARE_DESCRIPTORS,
         gdt_size = const layout::GDT_SIZE,
+        stores_tables = const layout::STORES_TABLES,
+        stores_area = const layout::STORES_AREA,
+        stores_budget = const layout::STORES_BUDGET,
+        stores_done = const layout::STORES_DONE,
+        stores_total = const layout::STORES_TOTAL,
     );
 
     // SAFETY: the symbols are defined by the assembly above, in one read-only section; they are

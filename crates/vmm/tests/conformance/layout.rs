@@ -1,5 +1,6 @@
 //! Where everything lies in guest-physical memory, which is also guest-virtual unless a program
 //! maps it otherwise. Addresses in bytes; the assembly gets the same numbers from `image.rs`.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 /// Interrupt descriptor table, 256 gates.
 pub const IDT: u64 = 0x1000;
@@ -38,6 +39,21 @@ pub const RESULTS_END: u64 = 0x40_0000;
 pub const LARGE: u64 = 0x40_0000;
 /// Bytes of memory.
 pub const MEMORY: u64 = 0x80_0000;
+
+/// Page tables of the program that stores: 32 pages, in memory that no other uses then.
+pub const STORES_TABLES: u64 = LARGE;
+/// The 64 MiB that it stores to, past the memory of the others.
+pub const STORES_AREA: u64 = MEMORY;
+/// Bytes of it.
+pub const STORES_AREA_SIZE: u64 = 64 << 20;
+/// Where its window is mapped.
+pub const WINDOW: u64 = 0x400_0000_0000;
+/// How many stores it may have made.
+pub const STORES_BUDGET: u64 = SCRATCH + 0x1000;
+/// How many it has made.
+pub const STORES_DONE: u64 = SCRATCH + 0x2000;
+/// After how many it ends.
+pub const STORES_TOTAL: u64 = 1_000_000;
 
 /// Selectors.
 pub const CODE: u16 = 0x08;

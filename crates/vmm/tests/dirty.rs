@@ -1,0 +1,274 @@
+//! The dirty log misses nothing: while a guest runs, a copy of its memory is kept up to date from
+//! the log alone, as a migration does, and is held against the memory at random moments.
+#![cfg(target_arch = "x86_64")]
+
+mod common;
+#[path = "conformance/image.rs"]
+mod image;
+#[path = "conformance/layout.rs"]
+mod layout;
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::Random;
+use cpu::CpuModel;
+use guest::Parameters;
+use machine::{AcceleratorChoice, DiskBackend, HostConfig, MachineConfig, VirtioKind};
+use memory::{DirtyBitmap, GuestRam, PAGE_SIZE};
+use migration::MigrationSource as _;
+use vmm::{Boot, End, Endpoints, Vm, VmSource, VmState};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The program of `conformance/asm/stores.s`.
+#[expect(unsafe_code, reason = "its address is a symbol of the assembly")]
+mod symbol {
+    // SAFETY: `asm/stores.s` defines it; only its address is used.
+    unsafe extern "C" {
+        pub(super) static ferry_conformance_stores: u8;
+    }
+}
+
+/// What a watch over a guest found.
+#[derive(Debug, Default)]
+struct Report {
+    /// Harvests while the guest ran, and while it stood still.
+    harvests: [usize; 2],
+    /// Pages that the log reported.
+    reported: usize,
+    /// Pages that it reported while the guest stood still though they had not changed.
+    unchanged: usize,
+    /// Pages that changed and that it did not report.
+    missed: Vec<usize>,
+}
+
+/// A guest under watch, and the copy of its memory.
+struct Watch {
+    source: VmSource,
+    ram: GuestRam,
+    copy: Vec<u8>,
+    report: Report,
+    /// Pretends that the log lost what it said in this harvest, counted while the guest runs.
+    lose: Option<usize>,
+}
+
+impl Watch {
+    /// Begins to watch a guest that stands still.
+    fn begin(vm: &Vm, lose: Option<usize>) -> Self {
+        let mut source = vm.source();
+        source.start_dirty_log().expect("a dirty log");
+        let ram = vm.ram();
+        let mut copy = vec![0; ram.pages() * PAGE_SIZE];
+        for page in 0..ram.pages() {
+            read(&ram, page, &mut copy);
+        }
+        Self { source, ram, copy, report: Report::default(), lose }
+    }
+
+    fn take(&mut self, dirty: &DirtyBitmap) {
+        self.report.reported += dirty.count();
+        for page in dirty.iter() {
+            read(&self.ram, page, &mut self.copy);
+        }
+    }
+
+    /// Harvests while the guest runs.
+    fn harvest(&mut self) {
+        let dirty = self.source.harvest_dirty().expect("a harvest");
+        let harvest = self.report.harvests[0];
+        self.report.harvests[0] += 1;
+        if self.lose.is_none_or(|lost| harvest < lost || dirty.is_empty()) {
+            self.take(&dirty);
+        } else {
+            self.lose = None;
+        }
+    }
+
+    /// Harvests while the guest stands still, and looks for pages that the log never named.
+    fn check(&mut self) {
+        let dirty = self.source.harvest_dirty().expect("a harvest");
+        self.report.harvests[1] += 1;
+        let mut now = [0; PAGE_SIZE];
+        for page in 0..self.ram.pages() {
+            self.ram.read_page(page, &mut now);
+            let same = now[..] == self.copy[page * PAGE_SIZE..][..PAGE_SIZE];
+            match (same, dirty.contains(page)) {
+                (false, false) => self.report.missed.push(page),
+                (true, true) => self.report.unchanged += 1,
+                _ => {}
+            }
+        }
+        self.take(&dirty);
+    }
+}
+
+fn read(ram: &GuestRam, page: usize, copy: &mut [u8]) {
+    let into = &mut copy[page * PAGE_SIZE..][..PAGE_SIZE];
+    ram.read(ram.address_of(page), into).expect("a page of RAM");
+}
+
+/// Watches a running guest until `more` says that it was enough; it stands still afterwards.
+/// `more` gets a random number and is asked between two looks.
+fn watch(vm: &Vm, seed: u64, lose: Option<usize>, mut more: impl FnMut(u64) -> bool) -> Report {
+    let mut random = Random(seed);
+    let mut watch = Watch::begin(vm, lose);
+    let started = Instant::now();
+    vm.resume().expect("the guest runs");
+    while more(random.below(u64::MAX)) {
+        thread::sleep(Duration::from_micros(random.below(1000)));
+        if random.below(3) == 0 {
+            vm.pause().expect("the guest stands still");
+            watch.check();
+            vm.resume().expect("the guest runs");
+        } else {
+            watch.harvest();
+        }
+        let state = vm.status().state;
+        assert_eq!(state, VmState::Running, "the guest has ended");
+        assert!(started.elapsed() < PATIENCE, "the guest is too slow");
+    }
+    vm.pause().expect("the guest stands still");
+    watch.check();
+    watch.report
+}
+
+/// A machine with the program of `asm/stores.s`, its page tables in memory.
+fn storing_machine(accel: AcceleratorChoice) -> Vm {
+    let memory = layout::STORES_AREA + layout::STORES_AREA_SIZE;
+    let config = MachineConfig::new("stores", [4; 16], memory);
+    let model = CpuModel::find(&config.cpus.model).expect("the default model");
+    let code = image::guest_address(&raw const symbol::ferry_conformance_stores);
+    let mut segments = image::segments();
+    const USER: u64 = 7;
+    let tables = layout::STORES_AREA_SIZE >> 21;
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let pages: Vec<u64> = (0..layout::STORES_AREA_SIZE / 4096)
+        .map(|page| (layout::STORES_AREA + 4096 * page) | USER)
+        .collect();
+    let directory: Vec<u64> =
+        (0..tables).map(|table| (layout::STORES_TABLES + 4096 * table) | USER).collect();
+    segments.extend([
+        (layout::PAGE_TABLES + 8 * (layout::WINDOW >> 39), words(&[layout::SPARE_TABLES | USER])),
+        (layout::SPARE_TABLES, words(&[(layout::SPARE_TABLES + 0x1000) | USER])),
+        (layout::SPARE_TABLES + 0x1000, words(&directory)),
+        (layout::STORES_TABLES, words(&pages)),
+    ]);
+    let boot = Boot::Flat { segments, state: Box::new(image::entry(model, code)) };
+    let host = HostConfig { accel, ..HostConfig::default() };
+    Vm::create(&config, &boot, &host, Endpoints::default()).expect("a machine")
+}
+
+/// Watches a million stores.
+fn a_million_stores(accel: AcceleratorChoice, seed: u64, lose: Option<usize>) -> Report {
+    let vm = storing_machine(accel);
+    let ram = vm.ram();
+    let word = |address| {
+        let mut bytes = [0; 8];
+        ram.read(address, &mut bytes).expect("inside memory");
+        u64::from_le_bytes(bytes)
+    };
+    let allow = |stores: u64| {
+        ram.write(layout::STORES_BUDGET, &stores.to_le_bytes()).expect("inside memory");
+    };
+    let mut allowed = 0;
+    let report = watch(&vm, seed, lose, |random| {
+        let ahead = allowed - word(layout::STORES_DONE);
+        if ahead < 20_000 {
+            allowed = (allowed + random % 8_000).min(layout::STORES_TOTAL);
+            allow(allowed);
+        }
+        word(layout::STORES_DONE) < layout::STORES_TOTAL
+    });
+    allow(layout::STORES_TOTAL + 1);
+    vm.resume().expect("the guest goes on");
+    assert_eq!(vm.wait(), VmState::Ended(End::Exit(0)));
+    report
+}
+
+fn tell(what: &str, accel: AcceleratorChoice, report: &Report) {
+    let Report { harvests: [running, still], reported, unchanged, missed } = report;
+    let missed = missed.len();
+    let _ = writeln!(
+        std::io::stderr(),
+        "dirty log: {what} on {accel:?}: {running} harvests of a running guest, {still} of one \
+         that stood still; {reported} pages reported, {unchanged} of them unchanged, {missed} missed"
+    );
+}
+
+#[test]
+fn a_million_stores_are_all_logged() {
+    let report = a_million_stores(AcceleratorChoice::Soft, 1, None);
+    tell("a million stores", AcceleratorChoice::Soft, &report);
+    assert!(report.harvests.iter().all(|harvests| *harvests > 50), "{report:?}");
+    assert!(report.missed.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_harvest_that_is_lost_is_noticed() {
+    let report = a_million_stores(AcceleratorChoice::Soft, 2, Some(20));
+    tell("a million stores less one harvest", AcceleratorChoice::Soft, &report);
+    assert!(!report.missed.is_empty(), "{report:?}");
+}
+
+/// What a guest prints.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Printed {
+    fn lines(&self) -> usize {
+        self.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count()
+    }
+}
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The embedded guest: it rewrites memory and page tables, and a disk reads into its memory.
+#[test]
+fn what_devices_store_is_logged() {
+    let accel = AcceleratorChoice::Soft;
+    let disk = std::env::temp_dir().join(format!("ferry-dirty-{}.img", std::process::id()));
+    std::fs::write(&disk, vec![0; 1 << 20]).expect("a disk");
+    let mut config = MachineConfig::new("devices", [5; 16], 16 << 20);
+    config.cpus.count = 2;
+    config
+        .plug(VirtioKind::Block {
+            id: "disk0".to_owned(),
+            serial: String::new(),
+            sectors: 2048,
+            read_only: false,
+        })
+        .expect("a slot");
+    let mut parameters = Parameters::new(config.memory_bytes, 2, u64::MAX);
+    parameters.tsc_khz = config.cpus.tsc_khz;
+    parameters.drift_ppm = 100_000;
+    parameters.clock_slack_ns = 10_000_000;
+    parameters.pages_per_round = 16;
+    parameters.checks_per_round = 16;
+    parameters.disk_sectors = 2048;
+    parameters.flags = guest::Flags::DISK;
+    let mut host = HostConfig { accel, ..HostConfig::default() };
+    host.disk.insert("disk0".to_owned(), DiskBackend { path: disk.clone() });
+    let boot = Boot::Embedded(Box::new(parameters));
+    let printed = Printed::default();
+    let mut endpoints = Endpoints::default();
+    endpoints.outputs.insert("com1".to_owned(), Box::new(printed.clone()));
+    let vm = Vm::create(&config, &boot, &host, endpoints).expect("a machine");
+    // Each of the guest's rounds, of which it prints a line, writes to the disk and reads it back.
+    let report = watch(&vm, 3, None, |_| printed.lines() < 100);
+    tell("the embedded guest with a disk", accel, &report);
+    vm.quit();
+    std::fs::remove_file(&disk).expect("the disk goes");
+    assert!(report.missed.is_empty(), "{report:?}");
+}
