@@ -1,5 +1,6 @@
 //! The mapped RAM of a machine.
 
+use std::io;
 use std::sync::Arc;
 
 use vm_memory::{
@@ -92,9 +93,6 @@ impl GuestRam {
         }
         let memory = GuestMemory::from_ranges(&ranges)
             .map_err(|source| MemoryError::Map { bytes, source })?;
-        for region in memory.iter() {
-            ask_for_huge_pages(region);
-        }
         let mut first_page = 0;
         let regions = memory
             .iter()
@@ -114,7 +112,11 @@ impl GuestRam {
             })
             .collect();
         let blocks = vec![RamBlock { name: "ram".to_owned(), length: bytes }];
-        Ok(Self { inner: Arc::new(Inner { memory, regions, blocks, pages: first_page }) })
+        let ram = Self { inner: Arc::new(Inner { memory, regions, blocks, pages: first_page }) };
+        // First touches, as a migration makes them at the destination, then cost a fraction. A
+        // host that gives none is no error.
+        let _ = ram.advise_huge_pages(true);
+        Ok(ram)
     }
 
     /// The regions as vm-memory and virtio-queue use them; stores through it are logged.
@@ -283,15 +285,59 @@ impl GuestRam {
     }
 }
 
-/// Asks the host to back a region with huge pages where it can: first touches, as a migration makes
-/// them at the destination, then cost a fraction. A host that will not is no error.
-#[expect(unsafe_code, reason = "madvise is a system call on a raw range")]
-fn ask_for_huge_pages(region: &GuestRegionMmap<PageLog>) {
-    if let Ok(start) = region.get_host_address(MemoryRegionAddress(0)) {
-        // SAFETY: the range is exactly the region's own mapping, and the advice changes how it is
-        // backed, never what it holds.
-        unsafe { libc::madvise(start.cast(), region.len() as usize, libc::MADV_HUGEPAGE) };
+impl GuestRam {
+    /// Start and length of each region in this process.
+    pub(crate) fn host_ranges(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.inner.regions.iter().map(|region| (region.host, region.length as usize))
     }
+
+    /// Where a page lies in this process.
+    pub(crate) fn host_address(&self, page: usize) -> usize {
+        let region = self.region_of_page(page);
+        region.host + (page - region.first_page) * PAGE_SIZE
+    }
+
+    /// The page that holds an address of this process.
+    pub(crate) fn page_at_host(&self, address: usize) -> Option<usize> {
+        self.inner.regions.iter().find_map(|region| {
+            let offset = address.wrapping_sub(region.host);
+            (offset < region.length as usize).then(|| region.first_page + offset / PAGE_SIZE)
+        })
+    }
+
+    /// Says whether the host may back memory with huge pages.
+    pub(crate) fn advise_huge_pages(&self, wanted: bool) -> io::Result<()> {
+        let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        let advise = |(start, length)| advise(start, length, advice);
+        match self.host_ranges().try_for_each(advise) {
+            // A kernel without them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Gives pages back to the host: they hold nothing, or are missing where somebody catches
+    /// faults.
+    pub(crate) fn drop_pages(&self, pages: &DirtyBitmap) -> io::Result<()> {
+        let mut pages = pages.iter().map(|page| self.host_address(page)).peekable();
+        while let Some(start) = pages.next() {
+            let mut end = start + PAGE_SIZE;
+            while let Some(next) = pages.next_if_eq(&end) {
+                end = next + PAGE_SIZE;
+            }
+            advise(start, end - start, libc::MADV_DONTNEED)?;
+        }
+        Ok(())
+    }
+}
+
+/// Advice on a range of guest memory, which it must lie in.
+#[expect(unsafe_code, reason = "madvise is a system call on a raw range")]
+fn advise(start: usize, length: usize, advice: libc::c_int) -> io::Result<()> {
+    // SAFETY: the callers take the range from the regions' own mappings, and guest memory is only
+    // ever reached through raw pointers and volatile accesses: nobody relies on what it holds.
+    let result = unsafe { libc::madvise(start as *mut libc::c_void, length, advice) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The log behind a region: vm-memory only hands out slices of it.
