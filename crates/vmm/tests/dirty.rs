@@ -3,10 +3,8 @@
 #![cfg(target_arch = "x86_64")]
 
 mod common;
-#[path = "conformance/image.rs"]
-mod image;
-#[path = "conformance/layout.rs"]
-mod layout;
+#[path = "conformance/suite/mod.rs"]
+mod suite;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -19,11 +17,12 @@ use guest::Parameters;
 use machine::{AcceleratorChoice, DiskBackend, HostConfig, MachineConfig, VirtioKind};
 use memory::{DirtyBitmap, GuestRam, PAGE_SIZE};
 use migration::MigrationSource as _;
+use suite::{image, layout};
 use vmm::{Boot, End, Endpoints, Vm, VmSource, VmState};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The program of `conformance/asm/stores.s`.
+/// The program of `suite/asm/stores.s`.
 #[expect(unsafe_code, reason = "its address is a symbol of the assembly")]
 mod symbol {
     // SAFETY: `asm/stores.s` defines it; only its address is used.

@@ -2,17 +2,13 @@
 //! own, whose results are held against what the architecture says, and against each other.
 #![cfg(target_arch = "x86_64")]
 
-mod identity;
-mod image;
-mod integer;
-mod layout;
-mod programs;
-mod run;
+mod suite;
 
 use std::io::Write as _;
 
 use machine::AcceleratorChoice;
-use programs::Tier;
+use suite::programs::{self, Tier};
+use suite::run;
 
 /// A line that the test harness does not swallow when the test passes.
 fn say(line: &str) {

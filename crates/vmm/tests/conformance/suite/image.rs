@@ -25,6 +25,7 @@ mod assembly {
         include_str!("asm/syscall.s"),
         include_str!("asm/io.s"),
         include_str!("asm/identity.s"),
+        include_str!("asm/walk.s"),
         include_str!("asm/stores.s"),
         include_str!("asm/end.s"),
         idt = const layout::IDT,

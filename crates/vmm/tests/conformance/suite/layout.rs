@@ -1,6 +1,5 @@
 //! Where everything lies in guest-physical memory, which is also guest-virtual unless a program
 //! maps it otherwise. Addresses in bytes; the assembly gets the same numbers from `image.rs`.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 /// Interrupt descriptor table, 256 gates.
 pub const IDT: u64 = 0x1000;
