@@ -1,7 +1,7 @@
 //! A plain bitmap of pages, as a harvest hands it to the migration engine.
 
 /// One bit for each page of guest memory, by page index (see [`crate::GuestRam::pages`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DirtyBitmap {
     words: Vec<u64>,
     pages: usize,
@@ -90,6 +90,27 @@ impl DirtyBitmap {
         }
     }
 
+    /// Clears every page that is set in `other`.
+    ///
+    /// # Panics
+    /// If the two speak of different numbers of pages.
+    pub fn subtract(&mut self, other: &Self) {
+        assert_eq!(self.pages, other.pages);
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            *mine &= !theirs;
+        }
+    }
+
+    /// The first set page that is not below `from`.
+    pub fn next_from(&self, from: usize) -> Option<usize> {
+        let first = self.words.get(from / 64)? & (u64::MAX << (from % 64));
+        let rest = self.words.iter().enumerate().skip(from / 64 + 1);
+        std::iter::once((from / 64, &first))
+            .chain(rest)
+            .find(|(_, word)| **word != 0)
+            .map(|(index, word)| index * 64 + word.trailing_zeros() as usize)
+    }
+
     /// The set pages, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.words.iter().enumerate().flat_map(|(index, word)| {
@@ -130,5 +151,11 @@ mod tests {
         bitmap.merge(&other);
         assert!(bitmap.contains(100) && !bitmap.contains(64));
         assert_eq!(bitmap.count(), 4);
+        let found = [0, 1, 63, 64, 100, 101, 199, 200, 900].map(|from| bitmap.next_from(from));
+        let expected = [Some(0), Some(63), Some(63), Some(100), Some(100), Some(199), Some(199)];
+        assert_eq!(found[..7], expected);
+        assert_eq!(found[7..], [None, None]);
+        bitmap.subtract(&other);
+        assert_eq!(bitmap.iter().collect::<Vec<_>>(), [0, 63, 199]);
     }
 }

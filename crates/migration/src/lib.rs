@@ -19,6 +19,7 @@ mod migratable;
 mod observer;
 mod outbound;
 mod peer;
+pub mod postcopy;
 mod queue;
 mod settings;
 mod source;
