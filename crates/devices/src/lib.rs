@@ -30,6 +30,6 @@ pub use hpet::{HPET_SIZE, Hpet, HpetState, HpetTimerState};
 pub use i8254::{I8254, I8254State, PIT_PORTS, PitChannelState, PitPhase};
 pub use i8259::{I8259State, PicPair};
 pub use ioapic::{IOAPIC_PINS, IOAPIC_SIZE, IoApic, IoApicMessage, IoApicState};
-pub use lapic::{ApicBaseError, Ipi, LAPIC_SIZE, Lapic, LapicState, Shorthand};
+pub use lapic::{ApicBaseError, Ipi, LAPIC_REGISTERS, LAPIC_SIZE, Lapic, LapicState, Shorthand};
 pub use mc146818::{RTC_PORTS, Rtc, RtcState};
 pub use message::DeliveryMode;

@@ -59,6 +59,17 @@ pub struct IoApicMessage {
     pub level: bool,
 }
 
+/// The message of a redirection entry; none if its delivery mode is reserved.
+fn message_of(entry: u64) -> Option<IoApicMessage> {
+    Some(IoApicMessage {
+        destination: (entry >> 56) as u8,
+        logical: entry & ENTRY_LOGICAL != 0,
+        mode: DeliveryMode::from_bits((entry >> 8) as u32)?,
+        vector: entry as u8,
+        level: level_triggered(entry),
+    })
+}
+
 /// An I/O APIC.
 #[derive(Clone, Debug)]
 pub struct IoApic {
@@ -190,16 +201,16 @@ impl IoApic {
                 self.irr &= !(1 << pin);
             }
             let entry = *entry;
-            if let Some(mode) = DeliveryMode::from_bits((entry >> 8) as u32) {
-                return Some(IoApicMessage {
-                    destination: (entry >> 56) as u8,
-                    logical: entry & ENTRY_LOGICAL != 0,
-                    mode,
-                    vector: entry as u8,
-                    level,
-                });
+            if let Some(message) = message_of(entry) {
+                return Some(message);
             }
         }
+    }
+
+    /// What each pin would send, masked or not, for an accelerator that has to know whose end it
+    /// reports. Pins that cannot send are left out.
+    pub fn messages(&self) -> impl Iterator<Item = (u32, IoApicMessage)> {
+        (0..).zip(&self.redirection).filter_map(|(pin, entry)| Some((pin, message_of(*entry)?)))
     }
 
     /// The end of a level-triggered interrupt, broadcast by a local APIC or written to the EOI

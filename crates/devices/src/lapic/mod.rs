@@ -4,6 +4,7 @@
 //! (inter-processor messages, the end of a level-triggered interrupt, a non-maskable interrupt for
 //! its own vCPU) the board takes right after the access that caused it.
 
+mod page;
 mod registers;
 mod state;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod vectors;
 
 use crate::RestoreError;
 use crate::message::DeliveryMode;
+pub use page::LAPIC_REGISTERS;
 use registers::*;
 pub use state::LapicState;
 use timer::Timer;

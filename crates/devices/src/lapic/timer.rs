@@ -92,6 +92,44 @@ impl Timer {
         }
     }
 
+    /// Whether the count is this one at `now`, give or take some nanoseconds.
+    pub(super) fn stands_at(
+        &self,
+        now: u64,
+        hz: u64,
+        periodic: bool,
+        count: u32,
+        tolerance_ns: u64,
+    ) -> bool {
+        let own = self.current(now, hz, periodic);
+        if self.next.is_none() || (count == 0 && !periodic) {
+            return self.next.is_none() && count == 0;
+        }
+        let apart = u64::from(own.abs_diff(count));
+        // A periodic count that has just begun anew is near to one that is about to.
+        let apart = if periodic { apart.min(u64::from(self.initial) - apart) } else { apart };
+        self.span(apart, hz) <= tolerance_ns
+    }
+
+    /// A timer whose count is `count` at `now`.
+    pub(super) fn standing_at(
+        now: u64,
+        hz: u64,
+        periodic: bool,
+        initial: u32,
+        count: u32,
+        divide: u8,
+    ) -> Self {
+        let mut timer = Self { initial, started: 0, next: None, divide };
+        if initial != 0 {
+            let gone = timer.span((initial - count).into(), hz);
+            timer.started = (now as i64).saturating_sub_unsigned(gone);
+            let runs = periodic || count != 0;
+            timer.next = runs.then(|| timer.instant(initial.into(), hz));
+        }
+        timer
+    }
+
     pub(super) fn check(&self, hz: u64, periodic: bool) -> Result<(), &'static str> {
         if self.divide & !0xb != 0 {
             return Err("divide has bits that do not exist");

@@ -132,6 +132,11 @@ impl Serial16550 {
         }
     }
 
+    /// True if something has gone out that the board has not taken.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Reads registers, one for each byte of `data`; `offset` is the port less the base.
     pub fn read(&mut self, now: u64, offset: u64, data: &mut [u8]) {
         self.advance(now);

@@ -85,6 +85,11 @@ impl VirtioConsole {
 }
 
 impl VirtioMmio<VirtioConsole> {
+    /// True if the guest has written something that was not taken.
+    pub fn has_output(&self) -> bool {
+        !self.device().output.is_empty()
+    }
+
     /// Takes what the guest has written. If it may have written more than is given at once, it is
     /// to be called again until there is nothing.
     pub fn take_output(&mut self) -> Vec<u8> {

@@ -55,6 +55,8 @@ pub trait VirtioSlot: Send {
     fn read(&mut self, now: u64, offset: u64, data: &mut [u8]);
     /// Writes registers; `offset` is the address less the slot's base.
     fn write(&mut self, now: u64, offset: u64, data: &[u8]);
+    /// How many queues there are.
+    fn queues(&self) -> u32;
     /// Level of the interrupt line.
     fn irq_level(&self) -> bool;
     /// The next instant at which [`Self::advance`] has something to do; 0 means at once.
@@ -514,6 +516,10 @@ impl<D: VirtioDevice> VirtioSlot for VirtioMmio<D> {
 
     fn write(&mut self, now: u64, offset: u64, data: &[u8]) {
         self.write(now, offset, data);
+    }
+
+    fn queues(&self) -> u32 {
+        D::QUEUES as u32
     }
 
     fn irq_level(&self) -> bool {
