@@ -59,6 +59,7 @@ impl Bus for Nothing {
     fn acknowledge_interrupt(&mut self, _: u64) -> Option<u8> {
         None
     }
+    fn end_of_interrupt(&mut self, _: u8) {}
     fn attention(&mut self) -> bool {
         false
     }

@@ -358,6 +358,7 @@ impl Core {
             tsc: own_tsc,
             x87,
             sse,
+            components: _,
             smbase,
             activity,
             interrupt_shadow,
@@ -428,6 +429,7 @@ impl Core {
                 mxcsr: self.mxcsr,
                 xmm: self.xmm.map(|value| [value as u64, (value >> 64) as u64]),
             },
+            components: Vec::new(),
             smbase: self.smbase,
             activity: self.activity,
             interrupt_shadow: self.shadow,
@@ -465,6 +467,12 @@ impl Core {
         }
         if state.xcr0 != 1 {
             return refuse("xcr0 names more than the x87 unit");
+        }
+        if let Some(component) = state.components.first() {
+            return refuse(&format!(
+                "component {} of the extended state is not offered",
+                component.number
+            ));
         }
         if state.rflags & f::VM != 0 {
             return refuse("virtual-8086 mode is not offered");

@@ -39,6 +39,10 @@ pub trait Bus {
     fn interrupt_pending(&mut self) -> bool;
     /// Takes the waiting interrupt; `None` if it went away meanwhile.
     fn acknowledge_interrupt(&mut self, at: u64) -> Option<u8>;
+    /// The guest ended a level-triggered interrupt at its local APIC, which an accelerator keeps:
+    /// the I/O APICs hear of it here. An accelerator whose local APICs are the machine's own models
+    /// never calls this.
+    fn end_of_interrupt(&mut self, vector: u8);
     /// True if the run must end at once, since an access moved a deadline or concerns another vCPU.
     fn attention(&mut self) -> bool;
 }

@@ -4,6 +4,7 @@
 //! which accelerator runs the guest.
 
 mod accelerator;
+mod feature;
 pub mod flags;
 mod model;
 pub mod msr;
@@ -11,8 +12,9 @@ mod reset;
 mod state;
 
 pub use accelerator::{AcceleratorError, Bus, Exit, GeneralProtection, Ran, Signal, Vcpu};
-pub use model::{CpuModel, CpuidLeaf, Feature, MODELS, Topology};
+pub use feature::{FEATURES, Feature, feature_name};
+pub use model::{CpuModel, CpuidLeaf, ListedLeaf, MODELS, Topology};
 pub use state::{
     Activity, CpuState, DescriptorTable, InterruptShadow, MachineCheckBank, Msrs, MtrrRange,
-    PendingEvent, Segment, SseState, X87State,
+    PendingEvent, Segment, SseState, X87State, XsaveComponent,
 };

@@ -1,5 +1,7 @@
 //! Named CPU models: what CPUID says, the same whichever accelerator runs the guest.
 
+use crate::Feature;
+
 /// The registers that CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuidLeaf {
@@ -26,17 +28,15 @@ pub struct Topology {
     pub count: u32,
 }
 
-/// A feature that CPUID reports, by the name that users know.
+/// One leaf of a model that is given as a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Feature {
-    /// The name.
-    pub name: &'static str,
-    /// The CPUID leaf.
-    pub leaf: u32,
-    /// Which register: 0 EAX, 1 EBX, 2 ECX, 3 EDX.
-    pub register: u8,
-    /// Which bit.
-    pub bit: u8,
+pub struct ListedLeaf {
+    /// The leaf.
+    pub function: u32,
+    /// The sub-leaf; `None` if the leaf has none.
+    pub index: Option<u32>,
+    /// What it says.
+    pub leaf: CpuidLeaf,
 }
 
 /// A CPU model. What a name stands for never changes after its release.
@@ -54,6 +54,8 @@ pub struct CpuModel {
     highest_leaf: u32,
     highest_extended: u32,
     machine_check: u64,
+    /// What CPUID says where it is not worked out from the fields above: a model of this host.
+    listed: Option<&'static [ListedLeaf]>,
 }
 
 const fn bits(list: &[u8]) -> u32 {
@@ -67,6 +69,7 @@ const fn bits(list: &[u8]) -> u32 {
 }
 
 const HYPERVISOR: u8 = 31;
+const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 /// Bits of leaf 1 EDX that AMD repeats in leaf 0x80000001 EDX (AMD APM volume 3, appendix D).
 const AMD_ALIASES: u32 = 0x0183_f3ff;
 
@@ -94,12 +97,47 @@ const QEMU64: CpuModel = CpuModel {
     highest_extended: 0x8000_000a,
     // Ten banks, MCG_CTL present, software error recovery not offered.
     machine_check: 10 | 1 << 8,
+    listed: None,
 };
 
 impl CpuModel {
     /// The model of this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// A model that says what a list says, such as one made from what a host offers. Leaves 1, 0xb
+    /// and 0x1f are adjusted to the vCPU's place.
+    pub fn from_list(
+        name: &'static str,
+        leaves: &'static [ListedLeaf],
+        machine_check: u64,
+    ) -> Self {
+        let find = |function| find_listed(leaves, function, 0).unwrap_or_default();
+        let (basic, extended) = (find(0), find(0x8000_0000));
+        let mut vendor = [0; 12];
+        for (part, word) in vendor.chunks_exact_mut(4).zip([basic.ebx, basic.edx, basic.ecx]) {
+            part.copy_from_slice(&word.to_le_bytes());
+        }
+        let physical_bits = match find(0x8000_0008).eax as u8 {
+            0 => 36,
+            bits => bits,
+        };
+        Self {
+            name,
+            vendor,
+            brand: "",
+            signature: find(1).eax,
+            features_edx: find(1).edx,
+            features_ecx: find(1).ecx,
+            extended_edx: find(0x8000_0001).edx,
+            extended_ecx: find(0x8000_0001).ecx,
+            physical_bits,
+            highest_leaf: basic.eax,
+            highest_extended: extended.eax,
+            machine_check,
+            listed: Some(leaves),
+        }
     }
 
     /// Its name.
@@ -143,6 +181,9 @@ impl CpuModel {
         } else if function > self.highest_leaf {
             function = self.highest_leaf;
         }
+        if let Some(leaves) = self.listed {
+            return listed_leaf(leaves, function, index, topology);
+        }
         let word = |text: &[u8; 12], range: std::ops::Range<usize>| {
             u32::from_le_bytes(text[range].try_into().expect("four bytes"))
         };
@@ -173,6 +214,45 @@ impl CpuModel {
         }
     }
 
+    /// Every leaf and sub-leaf that the model has an answer of its own for, at this place: what an
+    /// accelerator is told that answers CPUID by itself.
+    pub fn leaves(&self, topology: Topology) -> Vec<ListedLeaf> {
+        let entry = |function, index: Option<u32>| ListedLeaf {
+            function,
+            index,
+            leaf: self.cpuid(function, index.unwrap_or(0), topology),
+        };
+        if let Some(leaves) = self.listed {
+            return leaves.iter().map(|listed| entry(listed.function, listed.index)).collect();
+        }
+        let functions = (0..=self.highest_leaf)
+            .chain(HYPERVISOR_LEAF..=HYPERVISOR_LEAF + 1)
+            .chain(0x8000_0000..=self.highest_extended);
+        functions
+            .flat_map(|function| {
+                let indices =
+                    if function == 0xb { vec![Some(0), Some(1), Some(2)] } else { vec![None] };
+                indices.into_iter().map(move |index| entry(function, index))
+            })
+            .collect()
+    }
+
+    /// A hash of all that CPUID says and of the machine-check capabilities: two hosts whose models
+    /// have the same fingerprint look the same to a guest.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.machine_check.to_be_bytes());
+        for ListedLeaf { function, index, leaf } in self.leaves(Topology { apic_id: 0, count: 1 }) {
+            let CpuidLeaf { eax, ebx, ecx, edx } = leaf;
+            // A leaf without sub-leaves is told from one that has its first only.
+            let kind = u32::from(index.is_some());
+            for word in [function, kind, index.unwrap_or(0), eax, ebx, ecx, edx] {
+                hasher.update(&word.to_be_bytes());
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
     fn brand_leaf(&self, part: u32) -> CpuidLeaf {
         let mut text = [0; 48];
         text[..self.brand.len()].copy_from_slice(self.brand.as_bytes());
@@ -181,6 +261,25 @@ impl CpuModel {
             u32::from_le_bytes(text[start..start + 4].try_into().expect("four bytes"))
         };
         leaf(word(0), word(1), word(2), word(3))
+    }
+}
+
+fn find_listed(leaves: &[ListedLeaf], function: u32, index: u32) -> Option<CpuidLeaf> {
+    leaves
+        .iter()
+        .find(|listed| listed.function == function && listed.index.is_none_or(|own| own == index))
+        .map(|listed| listed.leaf)
+}
+
+fn listed_leaf(leaves: &[ListedLeaf], function: u32, index: u32, topology: Topology) -> CpuidLeaf {
+    let found = find_listed(leaves, function, index);
+    match function {
+        1 => {
+            let CpuidLeaf { eax, ebx, ecx, edx } = found.unwrap_or_default();
+            leaf(eax, topology.apic_id << 24 | ebx & 0xff00, ecx, edx)
+        }
+        0xb | 0x1f => topology_leaf(index, topology),
+        _ => found.unwrap_or_default(),
     }
 }
 

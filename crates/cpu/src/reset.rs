@@ -70,6 +70,7 @@ impl CpuState {
                 exponents: [0; 8],
             },
             sse: SseState { mxcsr: 0x1f80, xmm: [[0; 2]; 16] },
+            components: Vec::new(),
             smbase: 0x3_0000,
             activity: if vcpu == 0 { Activity::Running } else { Activity::WaitForStartup },
             interrupt_shadow: InterruptShadow::None,
@@ -80,7 +81,7 @@ impl CpuState {
         }
     }
 
-    /// The state after INIT: as at reset, but the x87 and SSE registers, the model-specific
+    /// The state after INIT: as at reset, but the x87, SSE and extended registers, the model-specific
     /// registers other than EFER's, the TSC and the cache bits of CR0 stay.
     pub fn after_init(&self, model: &CpuModel, vcpu: u32) -> Self {
         let reset = Self::at_reset(model, vcpu);
@@ -91,6 +92,7 @@ impl CpuState {
             tsc: self.tsc,
             x87: self.x87.clone(),
             sse: self.sse.clone(),
+            components: self.components.clone(),
             smbase: self.smbase,
             xcr0: self.xcr0,
             ..reset

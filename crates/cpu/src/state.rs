@@ -161,6 +161,18 @@ pub struct SseState {
     pub xmm: [[u64; 2]; 16],
 }
 
+/// One component of the extended state, beyond the x87 unit (0) and the SSE registers (1), that is
+/// not in its initial configuration.
+#[derive(Clone, Debug, PartialEq, Eq, VmState)]
+#[vmstate(name = "xsave_component", version = 1)]
+pub struct XsaveComponent {
+    /// Its number: its bit in XCR0 (Intel SDM volume 1, section 13.1).
+    pub number: u8,
+    /// Its bytes, as the architecture lays them out within the component.
+    #[vmstate(max = 16384)]
+    pub bytes: Vec<u8>,
+}
+
 /// What a vCPU is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, VmState)]
 #[repr(u8)]
@@ -252,6 +264,10 @@ pub struct CpuState {
     pub x87: X87State,
     /// SSE registers.
     pub sse: SseState,
+    /// Further components of the extended state (AVX and so on), by ascending number; those that
+    /// are in their initial configuration are left out.
+    #[vmstate(max = 32)]
+    pub components: Vec<XsaveComponent>,
     /// Base of system-management memory.
     pub smbase: u32,
     /// What the vCPU is doing.
@@ -311,6 +327,27 @@ impl CpuState {
         if self.exception.present && self.exception.vector > 31 {
             return Err(Invalid::new("the pending exception has no exception's vector"));
         }
+        let mut below = 2;
+        for XsaveComponent { number, bytes } in &self.components {
+            if *number < below || *number > 62 || bytes.is_empty() {
+                return Err(Invalid::new("the components are not in order, or one is empty"));
+            }
+            below = number + 1;
+        }
         Ok(())
+    }
+
+    /// What differs between two states, field by field, in words: `x87.tags: 1 and 2`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let body = |state: &Self| {
+            let mut body = Vec::new();
+            state.encode_body(&mut body);
+            body
+        };
+        match Self::schema().compare(Self::VERSION, &body(self), &body(other)) {
+            Ok(list) => list.iter().map(ToString::to_string).collect(),
+            // One of them is no state that could be saved.
+            Err(error) => vec![error.to_string()],
+        }
     }
 }

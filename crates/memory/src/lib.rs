@@ -13,7 +13,7 @@ mod userfault;
 pub use bitmap::DirtyBitmap;
 pub use encoding::BitmapError;
 pub use log::{PageLog, PageLogSlice};
-pub use ram::{GuestRam, HIGH_MEMORY_START, LOW_MEMORY_LIMIT, MemoryError, RamBlock};
+pub use ram::{GuestRam, HIGH_MEMORY_START, LOW_MEMORY_LIMIT, MemoryError, RamBlock, RamRegion};
 pub use userfault::{MissingPages, Userfault, UserfaultError};
 /// The mapped regions, as vm-memory and virtio-queue see them.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<PageLog>;

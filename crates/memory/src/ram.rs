@@ -49,6 +49,19 @@ pub struct RamBlock {
     pub length: u64,
 }
 
+/// Where a piece of RAM lies that is contiguous for the guest and for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamRegion {
+    /// Guest-physical address of its first byte.
+    pub guest_start: u64,
+    /// Length in bytes, a whole number of pages.
+    pub length: u64,
+    /// Index of its first page.
+    pub first_page: usize,
+    /// Host address of its first byte; see [`GuestRam::page_pointer`] for what goes with it.
+    pub host: usize,
+}
+
 #[derive(Clone, Debug)]
 struct Region {
     guest_start: u64,
@@ -127,6 +140,16 @@ impl GuestRam {
     /// The RAM blocks, in the order of the stream.
     pub fn blocks(&self) -> &[RamBlock] {
         &self.inner.blocks
+    }
+
+    /// The regions, by ascending guest-physical address, for an accelerator that maps them whole.
+    pub fn regions(&self) -> impl Iterator<Item = RamRegion> + '_ {
+        self.inner.regions.iter().map(|region| RamRegion {
+            guest_start: region.guest_start,
+            length: region.length,
+            first_page: region.first_page,
+            host: region.host,
+        })
     }
 
     /// Number of pages.

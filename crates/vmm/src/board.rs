@@ -374,6 +374,11 @@ impl Bus for Board {
         self.interrupts.acknowledge(self.current)
     }
 
+    fn end_of_interrupt(&mut self, vector: u8) {
+        self.interrupts.end_of_interrupt(vector);
+        self.look_around();
+    }
+
     fn attention(&mut self) -> bool {
         self.attention
     }

@@ -122,11 +122,16 @@ impl Interrupts {
             self.signals.push((vcpu, Signal::Nmi));
         }
         while let Some(vector) = self.lapics[vcpu].take_eoi_broadcast() {
-            for ioapic in &mut self.ioapics {
-                ioapic.eoi(vector);
-            }
-            self.route();
+            self.end_of_interrupt(vector);
         }
+    }
+
+    /// A local APIC has ended a level-triggered interrupt.
+    pub(crate) fn end_of_interrupt(&mut self, vector: u8) {
+        for ioapic in &mut self.ioapics {
+            ioapic.eoi(vector);
+        }
+        self.route();
     }
 
     fn send_ipi(&mut self, from: usize, ipi: &Ipi) {

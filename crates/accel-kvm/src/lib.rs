@@ -1,0 +1,35 @@
+//! The hardware accelerator: a whole guest on the host's KVM, its state in the same neutral
+//! elements as the software CPU's. The local APICs run in the kernel; every other device stays the
+//! machine's own model, reached through [`cpu::Bus`]. It hands no structure of KVM's to anybody,
+//! and never takes a state in silence that KVM does not hold exactly. What each field of a state is
+//! kept in, and in which order a state is restored, is written down in `docs/kvm.md`.
+
+mod calls;
+mod capabilities;
+mod cpuid;
+mod dirty;
+mod error;
+mod events;
+mod exits;
+mod extended;
+mod host;
+mod kick;
+mod lapic;
+mod msrs;
+mod registers;
+mod state;
+mod tsc;
+mod vcpu;
+mod vm;
+
+pub use capabilities::Capabilities;
+pub use cpuid::CpuidPolicy;
+pub use dirty::DirtyLogKind;
+pub use error::KvmError;
+pub use host::host_model;
+pub use kick::Kicker;
+pub use lapic::ApicPage;
+pub use tsc::host_tsc;
+pub use vcpu::KvmVcpu;
+pub use vm::{KvmAccelerator, MsiRoute};
+pub use vmm_sys_util::eventfd::EventFd;
