@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
-use migration::{Cancel, NoArbiter, Settings, Silent};
+use migration::{Cancel, Ownership, Settings, Silent};
 use transport::{Address, Listener};
 use vmm::{Endpoints, VmTarget};
 
@@ -32,7 +32,7 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     migration::receive(
         &mut target,
         channel,
-        &mut NoArbiter,
+        &mut Ownership::without_record(),
         &Settings::default(),
         &mut Silent,
         &cancel,
@@ -53,7 +53,7 @@ fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
     migration::restore_from(
         &mut target,
         intake,
-        &mut NoArbiter,
+        &mut Ownership::without_record(),
         &Settings::stop_and_save(),
         &mut Silent,
         &Cancel::new(),

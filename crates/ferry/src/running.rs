@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use control::{Controlled, MigrateSettings, ProgressReport, Server, Status, Summary, socket_path};
-use migration::{Cancel, Observer, Progress};
+use migration::{Cancel, Observer, Ownership, Progress};
 use transport::Address;
 use vmm::{End, Vm, VmState};
 
@@ -237,7 +237,7 @@ impl Controlled for ControlledVm {
         let address: Address = address.parse().map_err(|error| format!("{error}"))?;
         let settings = settings.resolve(address.is_two_way());
         let mut source = self.vm.source();
-        let mut ownership = self.vm.ownership();
+        let mut ownership = Ownership::without_record();
         let mut report = Report(progress);
         let sentence = |error: &dyn std::error::Error| {
             let mut text = error.to_string();

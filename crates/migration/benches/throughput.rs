@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migration::{Cancel, NoArbiter, Settings, Silent, migrate, receive};
+use migration::{Cancel, Ownership, Settings, Silent, migrate, receive};
 use support::{Load, Machine, RunningGuests, Target};
 use transport::{Channel, Listener, connect};
 
@@ -50,10 +50,23 @@ fn moved(mebibytes: usize, filled_percent: usize, load: Load) {
     let settings = Settings { allow_longer_pause: true, ..Settings::default() };
     let outcome = thread::scope(|scope| {
         let far = scope.spawn(|| {
-            receive(&mut target, far, &mut NoArbiter, &settings, &mut Silent, &Cancel::new())
+            receive(
+                &mut target,
+                far,
+                &mut Ownership::without_record(),
+                &settings,
+                &mut Silent,
+                &Cancel::new(),
+            )
         });
-        let outcome =
-            migrate(&mut machine, near, &mut NoArbiter, &settings, &mut Silent, &Cancel::new());
+        let outcome = migrate(
+            &mut machine,
+            near,
+            &mut Ownership::without_record(),
+            &settings,
+            &mut Silent,
+            &Cancel::new(),
+        );
         far.join().unwrap().unwrap();
         outcome.unwrap()
     });

@@ -7,6 +7,7 @@
 //! Start with [`handover`], which says for every message who may run. `docs/migration.md` has the
 //! protocol in prose.
 
+pub mod arbiter;
 mod bandwidth;
 mod cancel;
 mod convergence;
@@ -24,14 +25,12 @@ mod queue;
 mod settings;
 mod source;
 
+pub use arbiter::Ownership;
 pub use cancel::Cancel;
 pub use convergence::{NotConverging, RoundStats};
 pub use destination::{receive, restore_from};
 pub use error::{Failure, MigrationError, Outcome, Received, Standing};
-pub use migratable::{
-    Cause, GiveUpError, MigrationSource, MigrationTarget, NoArbiter, Ownership, Refusal,
-    SharedSchemas,
-};
+pub use migratable::{Cause, MigrationSource, MigrationTarget, Refusal, SharedSchemas};
 pub use observer::{Observer, Phase, Progress, Silent};
 pub use settings::{Settings, Verify};
-pub use source::{migrate, save_to};
+pub use source::{Settled, Word, migrate, save_to, settle};

@@ -53,9 +53,9 @@ impl std::error::Error for Refusal {}
 /// The engine calls in this order: the descriptions; [`start_dirty_log`](Self::start_dirty_log);
 /// [`harvest_dirty`](Self::harvest_dirty) once a round; [`pause`](Self::pause); `harvest_dirty`
 /// once more; [`save`](Self::save). It may then [`resume`](Self::resume) and go on with further
-/// rounds, or end. After a failure before the grant it calls `resume` (if it had paused) and
-/// [`stop_dirty_log`](Self::stop_dirty_log): the machine is as if nothing had been tried. After
-/// the grant it calls neither.
+/// rounds, or [`release`](Self::release). After a failure that leaves the guest here it calls
+/// [`retake`](Self::retake) (if it had released), `resume` (if it had paused) and
+/// [`stop_dirty_log`](Self::stop_dirty_log): the machine is as if nothing had been tried.
 pub trait MigrationSource: Send {
     /// The machine type's name for the configuration section, such as `ferry-1`.
     fn machine_type(&self) -> String;
@@ -112,6 +112,20 @@ pub trait MigrationSource: Send {
     /// If some state cannot be described; names the device.
     fn save(&mut self) -> Result<Vec<SavedSection>, Cause>;
 
+    /// Makes all writes to the disks durable and lets go of them, so that another process can take
+    /// them. Called only while paused, just before the grant.
+    ///
+    /// # Errors
+    /// If they are not durable. Nothing was let go of then.
+    fn release(&mut self) -> Result<(), Cause>;
+
+    /// Takes back what [`release`](Self::release) let go of: the guest stays here after all. Called
+    /// before [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// If somebody else has taken it meanwhile.
+    fn retake(&mut self) -> Result<(), Cause>;
+
     /// Takes this percentage of time from the vCPUs, 0 to 99; 0 ends it. A machine that cannot
     /// slow its vCPUs says so with an error.
     ///
@@ -156,7 +170,8 @@ pub trait MigrationTarget: Send {
     /// If some state cannot be described; names the device.
     fn save(&mut self) -> Result<Vec<SavedSection>, Cause>;
 
-    /// Lets the guest go on. This side owns the machine from just before this call. A guest that
+    /// Takes the disks and lets the guest go on. This side owns the machine from just before this
+    /// call. A guest that
     /// was paused by its operator before the move stays paused, if its state says so.
     ///
     /// # Errors
@@ -165,47 +180,4 @@ pub trait MigrationTarget: Send {
 
     /// Throws away what was built. Harmless if nothing was.
     fn discard(&mut self);
-}
-
-/// Who owns the machine, where somebody keeps the record: the seam for an arbiter.
-pub trait Ownership: Send {
-    /// On the source, just before the grant: writes, durably, that this side is no longer the
-    /// owner.
-    ///
-    /// # Errors
-    /// [`GiveUpError::Kept`] if this side is certainly still the owner, [`GiveUpError::Unknown`]
-    /// if nobody can say.
-    fn give_up(&mut self) -> Result<(), GiveUpError>;
-
-    /// On the destination, after the grant and before the guest runs: makes sure that this side is
-    /// the owner.
-    ///
-    /// # Errors
-    /// If it is not, or if that cannot be found out; the guest is then not run.
-    fn take_over(&mut self) -> Result<(), Cause>;
-}
-
-/// Ownership could not be given up.
-#[derive(Debug, thiserror::Error)]
-pub enum GiveUpError {
-    /// Nothing was written: this side is still the owner.
-    #[error("ownership was not given up")]
-    Kept(#[source] Cause),
-    /// The record may or may not have been written.
-    #[error("it is not known whether ownership was given up")]
-    Unknown(#[source] Cause),
-}
-
-/// No record: the grant message alone passes ownership on.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoArbiter;
-
-impl Ownership for NoArbiter {
-    fn give_up(&mut self) -> Result<(), GiveUpError> {
-        Ok(())
-    }
-
-    fn take_over(&mut self) -> Result<(), Cause> {
-        Ok(())
-    }
 }

@@ -50,6 +50,9 @@ pub struct Settings {
     /// How long the destination may take to load and check, if the pause is not limited, and to
     /// answer the grant.
     pub switchover_timeout: Duration,
+    /// For how long a record that cannot be read is asked for before the grant is reported as
+    /// unconfirmed.
+    pub decide_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -68,6 +71,7 @@ impl Default for Settings {
             build_timeout: Duration::from_secs(60),
             io_timeout: Duration::from_secs(20),
             switchover_timeout: Duration::from_secs(30),
+            decide_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use migration::{
-    Cancel, NoArbiter, Observer, Phase, Progress, RoundStats, Settings, Verify, migrate, receive,
+    Cancel, Observer, Phase, Progress, RoundStats, Settings, Verify, migrate, receive,
 };
 use support::*;
 use transport::{Address, Channel, Listener, connect};
@@ -61,7 +61,7 @@ fn a_guest_goes_to_and_fro_over_real_sockets() {
                     receive(
                         &mut target,
                         channel,
-                        &mut NoArbiter,
+                        &mut unrecorded(),
                         &settings(),
                         &mut migration::Silent,
                         &Cancel::new(),
@@ -71,7 +71,7 @@ fn a_guest_goes_to_and_fro_over_real_sockets() {
                 migrate(
                     &mut machine,
                     channel,
-                    &mut NoArbiter,
+                    &mut unrecorded(),
                     &settings(),
                     &mut migration::Silent,
                     &Cancel::new(),
@@ -133,14 +133,14 @@ fn an_observer_sees_every_phase_and_round_and_the_cap_holds() {
             receive(
                 &mut target,
                 far,
-                &mut NoArbiter,
+                &mut unrecorded(),
                 &settings,
                 &mut migration::Silent,
                 &Cancel::new(),
             )
         });
         let outcome =
-            migrate(&mut machine, near, &mut NoArbiter, &settings, &mut watcher, &Cancel::new());
+            migrate(&mut machine, near, &mut unrecorded(), &settings, &mut watcher, &Cancel::new());
         far.join().unwrap().unwrap();
         outcome.unwrap()
     });

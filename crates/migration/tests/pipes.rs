@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use migration::{
-    Cancel, Failure, MigrationError, MigrationSource, NoArbiter, Outcome, Received, Settings,
-    Silent, Standing, restore_from, save_to,
+    Cancel, Failure, MigrationError, MigrationSource, Outcome, Received, Settings, Silent,
+    Standing, restore_from, save_to,
 };
 use support::*;
 use transport::{
@@ -47,11 +47,11 @@ fn save(
     sink: Box<dyn Sink>,
     settings: &Settings,
 ) -> Result<Outcome, MigrationError> {
-    save_to(machine, sink, &mut NoArbiter, settings, &mut Silent, &Cancel::new())
+    save_to(machine, sink, &mut unrecorded(), settings, &mut Silent, &Cancel::new())
 }
 
 fn restore(target: &mut Target, intake: Box<dyn Intake>) -> Result<Received, MigrationError> {
-    restore_from(target, intake, &mut NoArbiter, &settings(), &mut Silent, &Cancel::new())
+    restore_from(target, intake, &mut unrecorded(), &settings(), &mut Silent, &Cancel::new())
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn a_command_that_does_not_read_is_cancelled_at_once() {
         wish.cancel();
     });
     let started = Instant::now();
-    let error =
-        save_to(&mut machine, sink, &mut NoArbiter, &settings(), &mut Silent, &cancel).unwrap_err();
+    let error = save_to(&mut machine, sink, &mut unrecorded(), &settings(), &mut Silent, &cancel)
+        .unwrap_err();
     canceller.join().unwrap();
     assert!(matches!(error.failure, Failure::Cancelled), "{error}");
     assert!(started.elapsed() < Duration::from_secs(8));

@@ -18,7 +18,7 @@ mod vm;
 pub use board::Request;
 pub use boot::{Boot, BootError, LinuxError};
 pub use machine::{BuildError, Machine, Stop};
-pub use migrate::{VmOwnership, VmSource, VmTarget};
+pub use migrate::{VmSource, VmTarget};
 pub use offer::host_offer;
 pub use schemas::{MachineSchemas, schemas};
 pub use slots::BackendError;

@@ -3,9 +3,7 @@
 
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
-use migration::{
-    Cause, GiveUpError, MigrationSource, MigrationTarget, Ownership, Refusal, SharedSchemas,
-};
+use migration::{Cause, MigrationSource, MigrationTarget, Refusal, SharedSchemas};
 use vmstate::SavedSection;
 
 use crate::machine::Machine;
@@ -23,11 +21,6 @@ impl Vm {
     /// This machine as the source of a migration.
     pub fn source(&self) -> VmSource {
         VmSource { vm: self.clone(), was_running: self.status().state == VmState::Running }
-    }
-
-    /// What gives this machine's disks up when it is granted away.
-    pub fn ownership(&self) -> VmOwnership {
-        VmOwnership { vm: self.clone() }
     }
 }
 
@@ -77,26 +70,16 @@ impl MigrationSource for VmSource {
         Ok(sections)
     }
 
+    fn release(&mut self) -> Result<(), Cause> {
+        Ok(self.vm.ask(Command::UnlockDisks)??)
+    }
+
+    fn retake(&mut self) -> Result<(), Cause> {
+        Ok(self.vm.ask(Command::LockDisks)??)
+    }
+
     fn throttle(&mut self, percent: u8) -> Result<(), Cause> {
         self.vm.tell(Command::Throttle(percent));
-        Ok(())
-    }
-}
-
-/// The disks of a machine on its way: the source lets go of them just before the grant. The
-/// destination takes them in [`VmTarget`], before the guest runs.
-pub struct VmOwnership {
-    vm: Vm,
-}
-
-impl Ownership for VmOwnership {
-    fn give_up(&mut self) -> Result<(), GiveUpError> {
-        let given: Result<(), VmError> =
-            self.vm.ask(Command::UnlockDisks).and_then(|unlocked| unlocked);
-        given.map_err(|error| GiveUpError::Kept(error.into()))
-    }
-
-    fn take_over(&mut self) -> Result<(), Cause> {
         Ok(())
     }
 }

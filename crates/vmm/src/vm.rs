@@ -113,6 +113,7 @@ pub(crate) enum Command {
     Harvest(Sender<DirtyBitmap>),
     Save(Sender<Result<Vec<SavedSection>, VmError>>),
     Throttle(u8),
+    LockDisks(Sender<Result<(), VmError>>),
     UnlockDisks(Sender<Result<(), VmError>>),
     Input(String, Vec<u8>),
     PowerButton,
@@ -372,6 +373,9 @@ impl Worker {
             Command::Throttle(percent) => {
                 self.throttle = percent.min(99);
                 self.publish_running();
+            }
+            Command::LockDisks(reply) => {
+                let _ = reply.send(self.machine.lock_disks().map_err(VmError::from));
             }
             Command::UnlockDisks(reply) => {
                 let _ = reply.send(self.machine.unlock_disks().map_err(VmError::from));

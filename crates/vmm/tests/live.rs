@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use guest::{Flags, Line, Parameters};
 use machine::{HostConfig, MachineConfig, VirtioKind};
-use migration::{Cancel, MigrationError, NoArbiter, Outcome, Settings, Silent, Standing};
+use migration::{Cancel, MigrationError, Outcome, Ownership, Settings, Silent, Standing};
 use transport::Channel;
 use vmm::{Boot, End, Endpoints, Vm, VmState, VmTarget};
 
@@ -94,7 +94,7 @@ fn move_to(
         migration::receive(
             &mut target,
             there,
-            &mut NoArbiter,
+            &mut Ownership::without_record(),
             &Settings::default(),
             &mut Silent,
             &Cancel::new(),
@@ -104,7 +104,7 @@ fn move_to(
     let sent = migration::migrate(
         &mut vm.source(),
         here,
-        &mut vm.ownership(),
+        &mut Ownership::without_record(),
         settings,
         &mut Silent,
         &Cancel::new(),
@@ -199,7 +199,7 @@ fn a_cancelled_move_leaves_the_guest_running() {
         migration::receive(
             &mut target,
             there,
-            &mut NoArbiter,
+            &mut Ownership::without_record(),
             &Settings::default(),
             &mut Silent,
             &Cancel::new(),
@@ -217,7 +217,7 @@ fn a_cancelled_move_leaves_the_guest_running() {
     let error = migration::migrate(
         &mut vm.source(),
         here,
-        &mut vm.ownership(),
+        &mut Ownership::without_record(),
         &settings,
         &mut Silent,
         &cancel,

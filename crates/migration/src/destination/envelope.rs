@@ -10,7 +10,7 @@ use super::link::DestinationLink;
 use crate::cancel::Cancel;
 use crate::envelope::{FrameError, FromDestination, FromSource, Hello, Kind, Role, SourceFrame};
 use crate::error::Failure;
-use crate::handover::Digest;
+use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::peer::{Ear, Heard, Silence};
 use crate::queue::Queue;
@@ -40,6 +40,8 @@ pub(super) struct EnvelopeLink {
     reported_at: Instant,
     /// The source has offered: the stream is complete.
     offered: bool,
+    /// By which record it owns the guest.
+    claim: Option<Record>,
     /// The source cannot be told anything any more.
     over: bool,
 }
@@ -85,6 +87,7 @@ impl EnvelopeLink {
             stream_bytes: 0,
             reported_at: Instant::now(),
             offered: false,
+            claim: None,
             over: false,
         })
     }
@@ -199,7 +202,7 @@ impl DestinationLink for EnvelopeLink {
                     let stream_bytes = self.stream_bytes;
                     self.send(&FromDestination::Synced { sequence, stream_bytes }, DOING)?;
                 }
-                Heard::Frame(Piece::Message(FromSource::Offered { stream_bytes })) => {
+                Heard::Frame(Piece::Message(FromSource::Offered { stream_bytes, claim })) => {
                     if stream_bytes != self.stream_bytes {
                         return Err(Failure::Protocol(format!(
                             "the source offers {stream_bytes} bytes of stream, and {} came",
@@ -207,6 +210,7 @@ impl DestinationLink for EnvelopeLink {
                         )));
                     }
                     self.offered = true;
+                    self.claim = claim;
                 }
                 other => return Err(unexpected(&other, DOING)),
             }
@@ -217,18 +221,30 @@ impl DestinationLink for EnvelopeLink {
         self.send(&FromDestination::MachineAccepted, "accepting the machine")
     }
 
-    fn ready(&mut self, own: Digest) -> Result<Digest, Failure> {
+    fn claim(&self) -> Option<Record> {
+        self.claim.clone()
+    }
+
+    fn ready(
+        &mut self,
+        own: Digest,
+        me: &OwnerId,
+        shared: bool,
+    ) -> Result<(Digest, OwnerId), Failure> {
         const DOING: &str = "waiting for the grant";
-        self.send(&FromDestination::Ready { digest: own }, DOING)?;
+        let ready = FromDestination::Ready { digest: own, claimant: me.clone(), shared };
+        self.send(&ready, DOING)?;
         // Twice as long as the source waits for this side: who gives up first is the one that may.
         match self.hear(DOING, self.settings.switchover_timeout * 2)? {
-            Heard::Frame(Piece::Message(FromSource::Grant { digest })) => Ok(digest),
+            Heard::Frame(Piece::Message(FromSource::Grant { digest, claimant })) => {
+                Ok((digest, claimant))
+            }
             other => Err(unexpected(&other, DOING)),
         }
     }
 
-    fn running(&mut self) {
-        self.last_word(&FromDestination::Running);
+    fn running(&mut self, me: &OwnerId) {
+        self.last_word(&FromDestination::Running { claimant: me.clone() });
     }
 
     fn run_failed(&mut self, reason: &str) {

@@ -2,7 +2,7 @@
 //! complete stream is the grant.
 
 use crate::error::Failure;
-use crate::handover::Digest;
+use crate::handover::{Digest, OwnerId, Record};
 
 /// A way for the state to come.
 pub(super) trait DestinationLink {
@@ -20,11 +20,20 @@ pub(super) trait DestinationLink {
     /// Says that the machine is built.
     fn accept(&mut self) -> Result<(), Failure>;
 
-    /// Says what is held, and waits for the grant; gives the digest that it names.
-    fn ready(&mut self, own: Digest) -> Result<Digest, Failure>;
+    /// The record by which the source says that it owns the guest, once the stream is complete.
+    fn claim(&self) -> Option<Record>;
+
+    /// Says what is held, by whom, and whether this side has read the record that the source has
+    /// named; waits for the grant, and gives the digest and the claimant that it names.
+    fn ready(
+        &mut self,
+        own: Digest,
+        me: &OwnerId,
+        shared: bool,
+    ) -> Result<(Digest, OwnerId), Failure>;
 
     /// Says that the guest runs here, if anybody still listens.
-    fn running(&mut self);
+    fn running(&mut self, me: &OwnerId);
 
     /// Says that the guest is owned here and could not be started, if anybody still listens.
     fn run_failed(&mut self, reason: &str);

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use transport::{Channel, Intake};
 
+use crate::arbiter::{Ownership, Prepared, Swap};
 use crate::cancel::Cancel;
 use crate::digest::SectionsDigest;
-use crate::error::{Failure, MigrationError, Received, Standing};
+use crate::error::{Failure, MigrationError, Received, Standing, sentence};
 use crate::handover::{
-    DestinationAction, DestinationEvent, DestinationMachine, DestinationState, Digest,
+    DestinationAction, DestinationEvent, DestinationMachine, DestinationState, Digest, Record,
 };
-use crate::migratable::{MigrationTarget, Ownership};
+use crate::migratable::MigrationTarget;
 use crate::observer::{Observer, Phase, Progress};
 use crate::settings::{Settings, Verify};
 
@@ -40,14 +41,14 @@ use placer::Placer;
 pub fn receive(
     target: &mut dyn MigrationTarget,
     channel: Channel,
-    ownership: &mut dyn Ownership,
+    ownership: &mut Ownership,
     settings: &Settings,
     observer: &mut dyn Observer,
     cancel: &Cancel,
 ) -> Result<Received, MigrationError> {
     let started = Instant::now();
     match EnvelopeLink::new(channel, settings, cancel) {
-        Ok(link) => Engine::new(target, link, ownership, settings, observer, started).run(),
+        Ok(link) => Engine::new(target, link, ownership, settings, observer, cancel, started).run(),
         Err(failure) => Err(not_begun(failure)),
     }
 }
@@ -59,17 +60,20 @@ pub fn receive(
 pub fn restore_from(
     target: &mut dyn MigrationTarget,
     intake: Box<dyn Intake>,
-    ownership: &mut dyn Ownership,
+    ownership: &mut Ownership,
     settings: &Settings,
     observer: &mut dyn Observer,
     cancel: &Cancel,
 ) -> Result<Received, MigrationError> {
     let started = Instant::now();
     match PipeLink::new(intake, settings, cancel) {
-        Ok(link) => Engine::new(target, link, ownership, settings, observer, started).run(),
+        Ok(link) => Engine::new(target, link, ownership, settings, observer, cancel, started).run(),
         Err(failure) => Err(not_begun(failure)),
     }
 }
+
+/// Between two looks at a record that could not be read.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 fn not_begun(failure: Failure) -> MigrationError {
     MigrationError { failure, standing: Standing::Discarded, rounds: Vec::new() }
@@ -126,7 +130,7 @@ impl<L: DestinationLink> Read for Port<L> {
 
 struct Engine<'a, L: DestinationLink> {
     target: &'a mut dyn MigrationTarget,
-    ownership: &'a mut dyn Ownership,
+    ownership: &'a mut Ownership,
     observer: &'a mut dyn Observer,
     inlet: Rc<RefCell<Inlet<L>>>,
     reader: stream::StreamReader<Port<L>>,
@@ -138,27 +142,31 @@ struct Engine<'a, L: DestinationLink> {
     ran: Duration,
     digest: Digest,
     failure: Option<Failure>,
+    cancel: Cancel,
 }
 
 impl<'a, L: DestinationLink> Engine<'a, L> {
     fn new(
         target: &'a mut dyn MigrationTarget,
         link: L,
-        ownership: &'a mut dyn Ownership,
+        ownership: &'a mut Ownership,
         settings: &Settings,
         observer: &'a mut dyn Observer,
+        cancel: &Cancel,
         started: Instant,
     ) -> Self {
         let inlet =
             Inlet { link, chunk: Vec::new(), used: 0, bytes: 0, placer: None, failure: None };
         let inlet = Rc::new(RefCell::new(inlet));
+        let machine = DestinationMachine::new(ownership.me().clone(), ownership.is_recorded());
         Self {
             target,
             ownership,
             observer,
             reader: stream::StreamReader::new(Port(inlet.clone())),
             inlet,
-            machine: DestinationMachine::new(),
+            machine,
+            cancel: cancel.clone(),
             sections_digest: SectionsDigest::default(),
             verify: settings.verify,
             started,
@@ -187,7 +195,10 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
     /// What a failure is for the state machine; the failure itself is kept for the end.
     fn event(&mut self, result: Result<DestinationEvent, Failure>) -> DestinationEvent {
         result.unwrap_or_else(|failure| {
-            let event = DestinationEvent::Failed(failure.sentence());
+            let event = match &failure {
+                Failure::CancelledBySource(reason) => DestinationEvent::Cancelled(reason.clone()),
+                failure => DestinationEvent::Failed(failure.sentence()),
+            };
             self.failure.get_or_insert(failure);
             event
         })
@@ -200,15 +211,44 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
                 let accepted = self.inlet.borrow_mut().link.accept();
                 return accepted.err().map(|failure| self.event(Err(failure)));
             }
-            DestinationAction::Load => self.load().map(|()| DestinationEvent::Loaded(self.digest)),
-            DestinationAction::SendReady(digest) => {
+            DestinationAction::Load => self.load().map(|()| DestinationEvent::Loaded {
+                digest: self.digest,
+                claim: self.inlet.borrow().link.claim(),
+            }),
+            DestinationAction::Prepare(claim) => {
+                let prepared = self.ownership.prepare(claim.as_ref());
+                prepared
+                    .map(|Prepared { vm, found }| DestinationEvent::Prepared { vm, found })
+                    .map_err(|source| Failure::Ownership {
+                        doing: "this machine cannot be had here",
+                        source,
+                    })
+            }
+            DestinationAction::SendReady { digest, claimant, shared } => {
                 self.report(Phase::Granting, None);
-                let granted = self.inlet.borrow_mut().link.ready(digest);
-                granted.map(DestinationEvent::Grant)
+                let granted = self.inlet.borrow_mut().link.ready(digest, &claimant, shared);
+                granted.map(|(digest, claimant)| DestinationEvent::Grant { digest, claimant })
+            }
+            DestinationAction::Swap { expected, new } => {
+                return Some(self.swap(expected.as_ref(), &new));
+            }
+            DestinationAction::Read => {
+                return Some(match self.ownership.read() {
+                    Ok(found) => DestinationEvent::Found(found),
+                    Err(error) => DestinationEvent::Unreadable(sentence(error.as_ref())),
+                });
+            }
+            DestinationAction::Wait => {
+                if self.machine.can_be_cancelled() && self.cancel.is_cancelled() {
+                    Err(Failure::Cancelled)
+                } else {
+                    std::thread::sleep(LOOK_AGAIN);
+                    Ok(DestinationEvent::Waited)
+                }
             }
             DestinationAction::Run => self.start().map(|()| DestinationEvent::Started),
-            DestinationAction::SendRunning => {
-                self.inlet.borrow_mut().link.running();
+            DestinationAction::SendRunning(me) => {
+                self.inlet.borrow_mut().link.running(&me);
                 return None;
             }
             DestinationAction::SendRunFailed(reason) => {
@@ -217,6 +257,7 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
             }
             DestinationAction::Discard => {
                 self.target.discard();
+                self.ownership.let_go();
                 return None;
             }
             DestinationAction::SendRefused(reason) => {
@@ -229,11 +270,25 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
         Some(self.event(result))
     }
 
+    fn swap(&mut self, expected: Option<&Record>, new: &Record) -> DestinationEvent {
+        const DOING: &str = "ownership could not be taken over";
+        match self.ownership.swap(expected, new) {
+            Swap::Swapped => DestinationEvent::Swapped,
+            Swap::Lost(_) => DestinationEvent::SwapLost,
+            Swap::Refused(source) => {
+                let failure = Failure::Ownership { doing: DOING, source };
+                let reason = failure.sentence();
+                self.failure.get_or_insert(failure);
+                DestinationEvent::NotSwapped(reason)
+            }
+            Swap::Unknown(source) => {
+                let failure = Failure::Ownership { doing: DOING, source };
+                DestinationEvent::SwapUnknown(failure.sentence())
+            }
+        }
+    }
+
     fn start(&mut self) -> Result<(), Failure> {
-        self.ownership.take_over().map_err(|source| Failure::Ownership {
-            doing: "ownership could not be taken over",
-            source,
-        })?;
         self.target
             .run()
             .map_err(|source| Failure::Machine { doing: "start the guest", source })?;
@@ -264,6 +319,7 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
 
     fn end(mut self) -> Result<Received, MigrationError> {
         self.report(Phase::Over, None);
+        self.ownership.set_owned(self.machine.owned().cloned());
         let inlet = self.inlet.borrow();
         let standing = match self.machine.state() {
             DestinationState::Running => {

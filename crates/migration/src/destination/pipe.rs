@@ -10,7 +10,7 @@ use transport::{Control, Intake, TransportError};
 use super::link::DestinationLink;
 use crate::cancel::Cancel;
 use crate::error::Failure;
-use crate::handover::Digest;
+use crate::handover::{Digest, OwnerId, Record};
 use crate::queue::{Queue, QueueError};
 use crate::settings::Settings;
 
@@ -136,14 +136,23 @@ impl DestinationLink for PipeLink {
         Ok(())
     }
 
-    fn ready(&mut self, own: Digest) -> Result<Digest, Failure> {
+    fn claim(&self) -> Option<Record> {
+        None
+    }
+
+    fn ready(
+        &mut self,
+        own: Digest,
+        me: &OwnerId,
+        _shared: bool,
+    ) -> Result<(Digest, OwnerId), Failure> {
         if self.cancel.is_cancelled() {
             return Err(Failure::Cancelled);
         }
-        Ok(own)
+        Ok((own, me.clone()))
     }
 
-    fn running(&mut self) {}
+    fn running(&mut self, _me: &OwnerId) {}
 
     fn run_failed(&mut self, _reason: &str) {}
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::message::MAX_REASON;
+use crate::handover::{MAX_RECORD, OwnerId, RecordError};
 
 /// Bytes before a frame's payload.
 const HEADER: usize = 5;
@@ -65,10 +66,13 @@ impl Kind {
         match self {
             Self::Stream => (1, max_frame),
             Self::Sync => exactly(4),
-            Self::Offered | Self::Progress => exactly(8),
+            Self::Offered => (8, 8 + MAX_RECORD as u32),
+            Self::Progress => exactly(8),
             Self::Synced => exactly(12),
-            Self::Grant | Self::Ready => exactly(32),
-            Self::MachineAccepted | Self::Running => exactly(0),
+            Self::Grant => (32, 32 + OwnerId::MAX_LENGTH as u32),
+            Self::Ready => (33, 33 + OwnerId::MAX_LENGTH as u32),
+            Self::Running => (0, OwnerId::MAX_LENGTH as u32),
+            Self::MachineAccepted => exactly(0),
             Self::Cancel | Self::Refused | Self::RunFailed => (0, MAX_REASON as u32),
         }
     }
@@ -107,6 +111,12 @@ pub enum FrameError {
     /// A reason that is no text.
     #[error("the reason in a frame of type {0:?} is not UTF-8")]
     Text(Kind),
+    /// Names nobody.
+    #[error("a frame of type {0:?} does not say who sent it")]
+    Owner(Kind),
+    /// An ownership record that is none.
+    #[error("the source's claim is wrong")]
+    Record(#[source] RecordError),
     /// The channel failed.
     #[error("the channel failed")]
     Io(#[source] io::Error),

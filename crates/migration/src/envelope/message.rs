@@ -1,6 +1,7 @@
 //! The messages of the return path and of the hand-over.
 
 use super::frame::{FrameError, Kind, encode_frame};
+use crate::handover::{OwnerId, Record};
 
 /// The longest reason that a message carries, in bytes.
 pub const MAX_REASON: usize = 16 * 1024;
@@ -17,11 +18,15 @@ pub enum FromSource {
     Offered {
         /// How many bytes of stream there were.
         stream_bytes: u64,
+        /// The record by which the source owns the guest, if it keeps one.
+        claim: Option<Record>,
     },
-    /// The destination owns the guest.
+    /// The source has given the guest up.
     Grant {
         /// The digest that both sides agreed on.
         digest: [u8; 32],
+        /// Who is to have the guest.
+        claimant: OwnerId,
     },
     /// The source keeps the guest.
     Cancel {
@@ -51,9 +56,16 @@ pub enum FromDestination {
     Ready {
         /// The digest over what the destination holds.
         digest: [u8; 32],
+        /// Who it is.
+        claimant: OwnerId,
+        /// Whether its own arbiter has shown it the record that the source has named.
+        shared: bool,
     },
     /// The guest runs here.
-    Running,
+    Running {
+        /// Who it is.
+        claimant: OwnerId,
+    },
     /// The destination does not take the guest; it is as if it had never been asked.
     Refused {
         /// Why, in words.
@@ -105,10 +117,17 @@ fn be64(payload: &[u8], at: usize) -> u64 {
     payload[at..at + 8].iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-fn digest(payload: &[u8]) -> [u8; 32] {
+/// The digest at the beginning of a payload, and what follows it.
+fn digest(payload: &[u8]) -> ([u8; 32], &[u8]) {
+    let (first, rest) = payload.split_at(32);
     let mut digest = [0; 32];
-    digest.copy_from_slice(payload);
-    digest
+    digest.copy_from_slice(first);
+    (digest, rest)
+}
+
+fn owner(kind: Kind, payload: &[u8]) -> Result<OwnerId, FrameError> {
+    let text = std::str::from_utf8(payload).ok();
+    text.and_then(OwnerId::parse).ok_or(FrameError::Owner(kind))
 }
 
 impl FromSource {
@@ -116,10 +135,18 @@ impl FromSource {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Sync { sequence } => encode_frame(Kind::Sync, &sequence.to_be_bytes()),
-            Self::Offered { stream_bytes } => {
-                encode_frame(Kind::Offered, &stream_bytes.to_be_bytes())
+            Self::Offered { stream_bytes, claim } => {
+                let mut payload = stream_bytes.to_be_bytes().to_vec();
+                if let Some(claim) = claim {
+                    payload.extend(claim.to_text().bytes());
+                }
+                encode_frame(Kind::Offered, &payload)
             }
-            Self::Grant { digest } => encode_frame(Kind::Grant, digest),
+            Self::Grant { digest, claimant } => {
+                let mut payload = digest.to_vec();
+                payload.extend(claimant.to_string().bytes());
+                encode_frame(Kind::Grant, &payload)
+            }
             Self::Cancel { reason } => encode_frame(Kind::Cancel, bounded(reason)),
         }
     }
@@ -134,8 +161,17 @@ impl<'a> SourceFrame<'a> {
         Ok(Self::Message(match kind {
             Kind::Stream => return Ok(Self::Stream(payload)),
             Kind::Sync => FromSource::Sync { sequence: be32(payload, 0) },
-            Kind::Offered => FromSource::Offered { stream_bytes: be64(payload, 0) },
-            Kind::Grant => FromSource::Grant { digest: digest(payload) },
+            Kind::Offered => {
+                let claim = match &payload[8..] {
+                    [] => None,
+                    text => Some(Record::from_text(text).map_err(FrameError::Record)?),
+                };
+                FromSource::Offered { stream_bytes: be64(payload, 0), claim }
+            }
+            Kind::Grant => {
+                let (digest, rest) = digest(payload);
+                FromSource::Grant { digest, claimant: owner(kind, rest)? }
+            }
             Kind::Cancel => FromSource::Cancel { reason: reason(kind, payload)? },
             Kind::MachineAccepted
             | Kind::Synced
@@ -162,8 +198,15 @@ impl FromDestination {
             Self::Progress { stream_bytes } => {
                 encode_frame(Kind::Progress, &stream_bytes.to_be_bytes())
             }
-            Self::Ready { digest } => encode_frame(Kind::Ready, digest),
-            Self::Running => encode_frame(Kind::Running, &[]),
+            Self::Ready { digest, claimant, shared } => {
+                let mut payload = digest.to_vec();
+                payload.push((*shared).into());
+                payload.extend(claimant.to_string().bytes());
+                encode_frame(Kind::Ready, &payload)
+            }
+            Self::Running { claimant } => {
+                encode_frame(Kind::Running, claimant.to_string().as_bytes())
+            }
             Self::Refused { reason } => encode_frame(Kind::Refused, bounded(reason)),
             Self::RunFailed { reason } => encode_frame(Kind::RunFailed, bounded(reason)),
         }
@@ -180,8 +223,16 @@ impl FromDestination {
                 Self::Synced { sequence: be32(payload, 0), stream_bytes: be64(payload, 4) }
             }
             Kind::Progress => Self::Progress { stream_bytes: be64(payload, 0) },
-            Kind::Ready => Self::Ready { digest: digest(payload) },
-            Kind::Running => Self::Running,
+            Kind::Ready => {
+                let (digest, rest) = digest(payload);
+                let shared = match rest[0] {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(FrameError::Owner(kind)),
+                };
+                Self::Ready { digest, claimant: owner(kind, &rest[1..])?, shared }
+            }
+            Kind::Running => Self::Running { claimant: owner(kind, payload)? },
             Kind::Refused => Self::Refused { reason: reason(kind, payload)? },
             Kind::RunFailed => Self::RunFailed { reason: reason(kind, payload)? },
             Kind::Stream | Kind::Sync | Kind::Offered | Kind::Grant | Kind::Cancel => {
@@ -205,10 +256,13 @@ mod tests {
     #[test]
     fn every_message_survives_and_is_refused_from_the_wrong_side() {
         let reason = "disk0: no such file".to_owned();
+        let claimant = OwnerId::new("beta", [5; 16]);
+        let record = Record::first([6; 16], claimant.clone());
         let from_source = [
             FromSource::Sync { sequence: 0xdead_beef },
-            FromSource::Offered { stream_bytes: u64::MAX - 1 },
-            FromSource::Grant { digest: [9; 32] },
+            FromSource::Offered { stream_bytes: u64::MAX - 1, claim: None },
+            FromSource::Offered { stream_bytes: 7, claim: Some(record) },
+            FromSource::Grant { digest: [9; 32], claimant: claimant.clone() },
             FromSource::Cancel { reason: reason.clone() },
         ];
         for message in from_source {
@@ -225,8 +279,8 @@ mod tests {
             FromDestination::MachineAccepted,
             FromDestination::Synced { sequence: 7, stream_bytes: 1 << 40 },
             FromDestination::Progress { stream_bytes: 3 },
-            FromDestination::Ready { digest: [8; 32] },
-            FromDestination::Running,
+            FromDestination::Ready { digest: [8; 32], claimant: claimant.clone(), shared: true },
+            FromDestination::Running { claimant },
             FromDestination::Refused { reason: reason.clone() },
             FromDestination::RunFailed { reason },
         ];

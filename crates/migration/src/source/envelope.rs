@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use transport::{Channel, Control};
 
-use super::link::SourceLink;
+use super::link::{Answer, SourceLink};
 use crate::cancel::Cancel;
 use crate::envelope::{Agreement, FrameError, FromDestination, FromSource, Hello, Role};
 use crate::error::Failure;
-use crate::handover::Digest;
+use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::peer::{Arrived, Ear, Heard, Silence, hear_destination};
 use crate::settings::Settings;
@@ -225,14 +225,21 @@ impl SourceLink for EnvelopeLink {
         }
     }
 
-    fn offer(&mut self, _own: Digest, until: Option<Instant>) -> Result<Digest, Failure> {
+    fn offer(
+        &mut self,
+        _own: Digest,
+        claim: Option<Record>,
+        until: Option<Instant>,
+    ) -> Result<Answer, Failure> {
         const DOING: &str = "the destination loads and checks the state";
         let stream_bytes = self.out.stream_bytes();
-        self.send(&FromSource::Offered { stream_bytes }, DOING)?;
+        self.send(&FromSource::Offered { stream_bytes, claim }, DOING)?;
         let patience =
             Patience { idle: self.settings.switchover_timeout, until, cancellable: true };
         match self.message(DOING, &patience)? {
-            FromDestination::Ready { digest } => Ok(digest),
+            FromDestination::Ready { digest, claimant, shared } => {
+                Ok(Answer { digest, claimant, shared })
+            }
             other => Err(unexpected(&other, DOING)),
         }
     }
@@ -241,13 +248,13 @@ impl SourceLink for EnvelopeLink {
         self.committed.store(true, Ordering::Release);
     }
 
-    fn grant(&mut self, digest: Digest) -> Result<bool, Failure> {
+    fn grant(&mut self, digest: Digest, claimant: &OwnerId) -> Result<bool, Failure> {
         const DOING: &str = "the destination starts the guest";
-        self.send(&FromSource::Grant { digest }, DOING)?;
+        self.send(&FromSource::Grant { digest, claimant: claimant.clone() }, DOING)?;
         let patience =
             Patience { idle: self.settings.switchover_timeout, until: None, cancellable: false };
         match self.message(DOING, &patience)? {
-            FromDestination::Running => {
+            FromDestination::Running { claimant: who } if who == *claimant => {
                 self.over = true;
                 Ok(true)
             }

@@ -5,8 +5,18 @@ use std::io::Write;
 use std::time::Instant;
 
 use crate::error::Failure;
-use crate::handover::Digest;
+use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Outbound, SendError};
+
+/// What a destination that holds everything says.
+pub(super) struct Answer {
+    /// What it holds.
+    pub(super) digest: Digest,
+    /// Who it is.
+    pub(super) claimant: OwnerId,
+    /// Whether it reads the same record.
+    pub(super) shared: bool,
+}
 
 /// A way for the state to leave.
 pub(super) trait SourceLink {
@@ -28,16 +38,21 @@ pub(super) trait SourceLink {
     /// Waits until everything sent so far is placed in the destination's memory.
     fn sync(&mut self) -> Result<(), Failure>;
 
-    /// Says that the stream is complete, and gives the digest of what the destination holds.
-    /// `until`: when the pause has lasted for as long as it may.
-    fn offer(&mut self, own: Digest, until: Option<Instant>) -> Result<Digest, Failure>;
+    /// Says that the stream is complete and by which record the source owns the guest, and gives
+    /// the destination's answer. `until`: when the pause has lasted for as long as it may.
+    fn offer(
+        &mut self,
+        own: Digest,
+        claim: Option<Record>,
+        until: Option<Instant>,
+    ) -> Result<Answer, Failure>;
 
     /// From here on nothing and nobody interrupts any more.
     fn commit(&mut self);
 
     /// Passes ownership on, and waits for the word that the guest runs; false if nobody can give
     /// it.
-    fn grant(&mut self, digest: Digest) -> Result<bool, Failure>;
+    fn grant(&mut self, digest: Digest, claimant: &OwnerId) -> Result<bool, Failure>;
 
     /// Says that the source keeps the guest, if anybody still listens.
     fn cancel(&mut self, reason: &str);

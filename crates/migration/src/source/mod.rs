@@ -4,6 +4,7 @@ mod envelope;
 mod link;
 mod pipe;
 mod rounds;
+mod settle;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,18 +15,21 @@ use std::time::{Duration, Instant};
 use memory::GuestRam;
 use transport::{Channel, Sink};
 
+use crate::arbiter::{Ownership, Swap};
 use crate::cancel::Cancel;
 use crate::convergence::{Convergence, RoundStats};
 use crate::digest::{PageDigests, RecordLog, SectionsDigest, state_digest, total_digest};
 use crate::error::{Failure, MigrationError, Outcome, Standing, sentence};
-use crate::handover::{Digest, SourceAction, SourceEvent, SourceMachine, SourceState};
-use crate::migratable::{GiveUpError, MigrationSource, Ownership};
+use crate::handover::{Digest, Record, SourceAction, SourceEvent, SourceMachine, SourceState};
+use crate::migratable::{Cause, MigrationSource};
 use crate::observer::{Observer, Phase, Progress};
 use crate::settings::{Settings, Verify};
 
 use envelope::EnvelopeLink;
-use link::SourceLink;
+use link::{Answer, SourceLink};
 use pipe::PipeLink;
+
+pub use settle::{Settled, Word, settle};
 
 /// Moves a machine to a destination that answers.
 ///
@@ -37,7 +41,7 @@ use pipe::PipeLink;
 pub fn migrate(
     source: &mut dyn MigrationSource,
     channel: Channel,
-    ownership: &mut dyn Ownership,
+    ownership: &mut Ownership,
     settings: &Settings,
     observer: &mut dyn Observer,
     cancel: &Cancel,
@@ -60,7 +64,7 @@ pub fn migrate(
 pub fn save_to(
     source: &mut dyn MigrationSource,
     sink: Box<dyn Sink>,
-    ownership: &mut dyn Ownership,
+    ownership: &mut Ownership,
     settings: &Settings,
     observer: &mut dyn Observer,
     cancel: &Cancel,
@@ -75,6 +79,17 @@ pub fn save_to(
 fn not_begun(source: &dyn MigrationSource, failure: Failure) -> MigrationError {
     let standing = if source.was_running() { Standing::Running } else { Standing::PausedAsBefore };
     MigrationError { failure, standing, rounds: Vec::new() }
+}
+
+/// Between two looks at a record that could not be read.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What the record says, as an event.
+fn read(ownership: &mut Ownership) -> SourceEvent {
+    match ownership.read() {
+        Ok(found) => SourceEvent::Found(found),
+        Err(error) => SourceEvent::Unreadable(sentence(error.as_ref())),
+    }
 }
 
 /// The stream's writer and this engine both need the way out.
@@ -92,7 +107,7 @@ impl<L: SourceLink> Write for Port<L> {
 
 struct Engine<'a, L: SourceLink> {
     source: &'a mut dyn MigrationSource,
-    ownership: &'a mut dyn Ownership,
+    ownership: &'a mut Ownership,
     settings: &'a Settings,
     observer: &'a mut dyn Observer,
     link: Rc<RefCell<L>>,
@@ -111,18 +126,20 @@ struct Engine<'a, L: SourceLink> {
     started: Instant,
     paused_at: Option<Instant>,
     reported_at: Instant,
-    downtime: Duration,
+    downtime: Option<Duration>,
     confirmed: bool,
     digest: Digest,
     failure: Option<Failure>,
     not_resumed: Option<String>,
+    /// When the record was first asked.
+    asking_since: Option<Instant>,
 }
 
 impl<'a, L: SourceLink> Engine<'a, L> {
     fn new(
         source: &'a mut dyn MigrationSource,
         link: L,
-        ownership: &'a mut dyn Ownership,
+        ownership: &'a mut Ownership,
         settings: &'a Settings,
         observer: &'a mut dyn Observer,
         started: Instant,
@@ -130,13 +147,14 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         let link = Rc::new(RefCell::new(link));
         let ram = source.ram();
         let writer = stream::StreamWriter::new(Port(link.clone()), source.schemas());
+        let machine = SourceMachine::new(ownership.owned().cloned());
         Self {
             ownership,
             settings,
             observer,
             writer,
             link,
-            machine: SourceMachine::new(),
+            machine,
             was_running: source.was_running(),
             digests: PageDigests::new(ram.pages()),
             records: RecordLog::default(),
@@ -149,11 +167,12 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             started,
             paused_at: None,
             reported_at: started,
-            downtime: Duration::ZERO,
+            downtime: None,
             confirmed: false,
             digest: [0; 32],
             failure: None,
             not_resumed: None,
+            asking_since: None,
             source,
             ram,
         }
@@ -170,6 +189,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
                 todo = self.machine.step(event).into();
             }
         }
+        self.downtime = self.paused_at.map(|at| at.elapsed());
         self.link.borrow_mut().finish();
         self.end()
     }
@@ -177,7 +197,10 @@ impl<'a, L: SourceLink> Engine<'a, L> {
     /// What a failure is for the state machine; the failure itself is kept for the end.
     fn event(&mut self, result: Result<SourceEvent, Failure>) -> SourceEvent {
         result.unwrap_or_else(|failure| {
-            let event = SourceEvent::Failed(failure.sentence());
+            let event = match &failure {
+                Failure::NotStarted(reason) => SourceEvent::RunFailed(reason.clone()),
+                failure => SourceEvent::Failed(failure.sentence()),
+            };
             self.failure.get_or_insert(failure);
             event
         })
@@ -189,24 +212,30 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             SourceAction::Stream => self.stream(),
             SourceAction::Pause => self.pause(),
             SourceAction::SendRest => self.send_rest(),
-            SourceAction::SendOffered => {
-                let until = self.pause_ends();
-                let held = self.link.borrow_mut().offer(self.digest, until);
-                if held.as_ref().is_ok_and(|held| *held != self.digest) {
-                    let differs = "what the destination holds is not what was sent".to_owned();
-                    self.failure = Some(Failure::Digest(differs));
-                }
-                held.map(SourceEvent::Ready)
+            SourceAction::SendOffered => self.offer(),
+            SourceAction::Release => {
+                self.link.borrow_mut().commit();
+                self.source
+                    .release()
+                    .map(|()| SourceEvent::Released)
+                    .map_err(|source| Failure::Machine { doing: "bring the disks to rest", source })
             }
-            SourceAction::GiveUp => return Some(self.give_up()),
-            SourceAction::SendGrant(digest) => {
+            SourceAction::Swap { expected, new } => {
+                return Some(self.swap(expected.as_ref(), &new));
+            }
+            SourceAction::Read => return Some(read(self.ownership)),
+            SourceAction::Wait => return Some(self.wait()),
+            SourceAction::SendGrant { digest, claimant } => {
                 self.report(Phase::Granting, 0, 0);
-                let granted = self.link.borrow_mut().grant(digest);
+                let granted = self.link.borrow_mut().grant(digest, &claimant);
                 granted.map(|confirmed| {
                     self.confirmed = confirmed;
-                    self.downtime = self.paused_at.map_or(Duration::ZERO, |at| at.elapsed());
-                    SourceEvent::Running
+                    SourceEvent::Running(claimant)
                 })
+            }
+            SourceAction::Retake => {
+                self.retake();
+                return None;
             }
             SourceAction::Resume => {
                 self.resume();
@@ -255,6 +284,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         self.link.borrow_mut().out().set_deadline(None);
         self.paused_at = None;
         if self.was_running
+            && self.not_resumed.is_none()
             && let Err(error) = self.source.resume()
         {
             self.not_resumed = Some(sentence(error.as_ref()));
@@ -304,21 +334,60 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         self.check_pause(DOING)
     }
 
-    fn give_up(&mut self) -> SourceEvent {
-        self.link.borrow_mut().commit();
-        const DOING: &str = "ownership could not be given up";
-        match self.ownership.give_up() {
-            Ok(()) => SourceEvent::GivenUp,
-            Err(GiveUpError::Kept(source)) => {
-                self.event(Err(Failure::Ownership { doing: DOING, source }))
-            }
-            Err(GiveUpError::Unknown(source)) => {
-                let doing = "it is not known whether ownership was given up";
+    fn offer(&mut self) -> Result<SourceEvent, Failure> {
+        let until = self.pause_ends();
+        let claim = self.machine.owned().cloned();
+        let Answer { digest, claimant, shared } =
+            self.link.borrow_mut().offer(self.digest, claim, until)?;
+        if digest != self.digest {
+            let differs = "what the destination holds is not what was sent".to_owned();
+            self.failure = Some(Failure::Digest(differs));
+        }
+        Ok(SourceEvent::Ready { digest, claimant, shared })
+    }
+
+    fn swap(&mut self, expected: Option<&Record>, new: &Record) -> SourceEvent {
+        let swap = self.ownership.swap(expected, new);
+        let source: Cause = match swap {
+            Swap::Swapped => return SourceEvent::Swapped,
+            Swap::Lost(Some(ref record)) => format!("the record says: {record}").into(),
+            Swap::Lost(None) => "the record is gone".into(),
+            Swap::Refused(_) | Swap::Unknown(_) => {
+                let (doing, source, known) = match swap {
+                    Swap::Refused(source) => ("the grant could not be recorded", source, true),
+                    Swap::Unknown(source) => {
+                        ("it is not known whether the grant was recorded", source, false)
+                    }
+                    Swap::Swapped | Swap::Lost(_) => unreachable!("matched above"),
+                };
                 let failure = Failure::Ownership { doing, source };
-                let event = SourceEvent::GiveUpUnknown(failure.sentence());
+                let reason = failure.sentence();
                 self.failure.get_or_insert(failure);
-                event
+                return if known {
+                    SourceEvent::NotSwapped(reason)
+                } else {
+                    SourceEvent::SwapUnknown(reason)
+                };
             }
+        };
+        let doing = "somebody else has changed the ownership record";
+        self.failure.get_or_insert(Failure::Ownership { doing, source });
+        SourceEvent::SwapLost
+    }
+
+    /// A moment before the next look at the record, unless there were enough.
+    fn wait(&mut self) -> SourceEvent {
+        let since = *self.asking_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.settings.decide_timeout {
+            return SourceEvent::Failed("the ownership record cannot be read".to_owned());
+        }
+        std::thread::sleep(LOOK_AGAIN.min(self.settings.decide_timeout));
+        SourceEvent::Waited
+    }
+
+    fn retake(&mut self) {
+        if let Err(error) = self.source.retake() {
+            self.not_resumed = Some(sentence(error.as_ref()));
         }
     }
 
@@ -373,11 +442,13 @@ impl<'a, L: SourceLink> Engine<'a, L> {
     fn end(mut self) -> Result<Outcome, MigrationError> {
         self.report(Phase::Over, 0, 0);
         let bytes = self.link.borrow_mut().out().stream_bytes();
+        self.ownership.set_owned(self.machine.owned().cloned());
         let standing = match self.machine.state() {
             SourceState::Gone => {
+                self.ownership.let_go();
                 return Ok(Outcome {
                     total: self.started.elapsed(),
-                    downtime: self.downtime,
+                    downtime: self.downtime.unwrap_or(Duration::ZERO),
                     bytes,
                     rounds: self.rounds,
                     confirmed: self.confirmed,
@@ -389,7 +460,10 @@ impl<'a, L: SourceLink> Engine<'a, L> {
                 None if self.was_running => Standing::Running,
                 None => Standing::PausedAsBefore,
             },
-            _ => Standing::Unconfirmed,
+            _ => {
+                self.ownership.set_undecided(self.machine);
+                Standing::Unconfirmed
+            }
         };
         let failure = self
             .failure

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use transport::{Control, Delivered, Delivery, Sink};
 
-use super::link::SourceLink;
+use super::link::{Answer, SourceLink};
 use crate::cancel::Cancel;
 use crate::error::Failure;
-use crate::handover::Digest;
+use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::settings::Settings;
 
@@ -93,7 +93,12 @@ impl SourceLink for PipeLink {
         self.drained(DOING)
     }
 
-    fn offer(&mut self, own: Digest, until: Option<Instant>) -> Result<Digest, Failure> {
+    fn offer(
+        &mut self,
+        own: Digest,
+        _claim: Option<Record>,
+        until: Option<Instant>,
+    ) -> Result<Answer, Failure> {
         const DOING: &str = "the pipe takes the state in";
         let last = match self.delivery {
             Delivery::LastByte => self.out.hold_back_last(),
@@ -111,7 +116,11 @@ impl SourceLink for PipeLink {
             Some(until) if Instant::now() >= until => {
                 Err(Failure::PauseTooLong { doing: DOING, limit: self.limit })
             }
-            _ => Ok(own),
+            // Whoever reads it, some day: nobody of whom this side will hear.
+            _ => {
+                let claimant = OwnerId::new("pipe", [0; 16]);
+                Ok(Answer { digest: own, claimant, shared: false })
+            }
         }
     }
 
@@ -119,7 +128,7 @@ impl SourceLink for PipeLink {
         self.committed.store(true, Ordering::Release);
     }
 
-    fn grant(&mut self, _digest: Digest) -> Result<bool, Failure> {
+    fn grant(&mut self, _digest: Digest, _claimant: &OwnerId) -> Result<bool, Failure> {
         const DOING: &str = "the last byte is written";
         let (mut sink, last) = self
             .prepared

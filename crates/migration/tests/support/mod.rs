@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use memory::{DirtyBitmap, GuestRam, PAGE_SIZE};
 use migration::{
-    Cancel, Cause, MigrationError, MigrationSource, MigrationTarget, NoArbiter, Outcome, Received,
+    Cancel, Cause, MigrationError, MigrationSource, MigrationTarget, Outcome, Ownership, Received,
     Refusal, Settings, SharedSchemas, Silent, migrate, receive,
 };
 use transport::Channel;
 use vmstate::SavedSection;
 
+pub mod arbiter;
 mod sections;
 
 pub use sections::{ClockState, GuestState};
@@ -330,6 +331,17 @@ impl MigrationSource for Machine {
         Ok(sections)
     }
 
+    fn release(&mut self) -> Result<(), Cause> {
+        assert!(!self.running, "the disks of a running guest are let go of");
+        self.calls.push("release");
+        Ok(())
+    }
+
+    fn retake(&mut self) -> Result<(), Cause> {
+        self.calls.push("retake");
+        Ok(())
+    }
+
     fn throttle(&mut self, percent: u8) -> Result<(), Cause> {
         self.calls.push("throttle");
         self.shared.throttle.store(percent.into(), Ordering::Release);
@@ -484,9 +496,10 @@ pub fn move_over(
     cancel: &Cancel,
 ) -> Ends {
     thread::scope(|scope| {
-        let far = scope
-            .spawn(|| receive(target, far, &mut NoArbiter, settings, &mut Silent, &Cancel::new()));
-        let near = migrate(machine, near, &mut NoArbiter, settings, &mut Silent, cancel);
+        let far = scope.spawn(|| {
+            receive(target, far, &mut unrecorded(), settings, &mut Silent, &Cancel::new())
+        });
+        let near = migrate(machine, near, &mut unrecorded(), settings, &mut Silent, cancel);
         (near, far.join().unwrap())
     })
 }
@@ -503,4 +516,9 @@ pub fn move_well(
     let (near, far) = (near.unwrap(), far.unwrap());
     assert_eq!(near.digest, far.digest);
     (target.take(), near)
+}
+
+/// A right to a machine of which no record is kept.
+pub fn unrecorded() -> Ownership {
+    Ownership::without_record()
 }

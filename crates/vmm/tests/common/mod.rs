@@ -9,7 +9,7 @@ use guest::{Flags, Parameters};
 use machine::{ClockMode, HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
 use migration::{
-    Cancel, Cause, MigrationError, MigrationSource, NoArbiter, Settings, SharedSchemas, Silent,
+    Cancel, Cause, MigrationError, MigrationSource, Ownership, Settings, SharedSchemas, Silent,
 };
 use transport::{Control, Delivered, Delivery, Intake, Sink, TransportError};
 use vmm::{Boot, Endpoints, Machine, Stop, VmTarget};
@@ -111,6 +111,12 @@ impl MigrationSource for Still<'_> {
         Machine::set_run_state(&mut sections, false);
         Ok(sections)
     }
+    fn release(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+    fn retake(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
     fn throttle(&mut self, _: u8) -> Result<(), Cause> {
         Ok(())
     }
@@ -180,7 +186,7 @@ pub fn saved(machine: &mut Machine) -> Vec<u8> {
     migration::save_to(
         &mut Still(machine),
         sink,
-        &mut NoArbiter,
+        &mut Ownership::without_record(),
         &Settings::stop_and_save(),
         &mut Silent,
         &Cancel::new(),
@@ -195,7 +201,7 @@ pub fn restored(stream: Vec<u8>, host: &HostConfig) -> Result<Machine, Migration
     migration::restore_from(
         &mut target,
         Box::new(FromVec(io::Cursor::new(stream))),
-        &mut NoArbiter,
+        &mut Ownership::without_record(),
         &Settings::default(),
         &mut Silent,
         &Cancel::new(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use machine::{CharacterBackend, DiskBackend, HostConfig, MachineConfig, RngSource, VirtioKind};
 use migration::{
-    Cancel, Failure, MigrationError, NoArbiter, Observer, Outcome, Phase, Progress, Settings,
+    Cancel, Failure, MigrationError, Observer, Outcome, Ownership, Phase, Progress, Settings,
     Silent, Standing,
 };
 use testkit::{Faults, Side};
@@ -171,7 +171,7 @@ impl Guest {
             let received = migration::receive(
                 &mut target,
                 channel,
-                &mut NoArbiter,
+                &mut Ownership::without_record(),
                 &patient(),
                 &mut Silent,
                 &cancel,
@@ -183,7 +183,7 @@ impl Guest {
         let sent = migration::migrate(
             &mut self.vm.source(),
             channel,
-            &mut self.vm.ownership(),
+            &mut Ownership::without_record(),
             &patient(),
             observer,
             cancel,
@@ -271,7 +271,7 @@ impl Guest {
         let outcome = migration::save_to(
             &mut self.vm.source(),
             sink,
-            &mut self.vm.ownership(),
+            &mut Ownership::without_record(),
             &Settings { io_timeout: PATIENCE, ..Settings::stop_and_save() },
             &mut Silent,
             &Cancel::new(),
@@ -286,7 +286,7 @@ impl Guest {
         migration::restore_from(
             &mut target,
             intake,
-            &mut NoArbiter,
+            &mut Ownership::without_record(),
             &patient(),
             &mut Silent,
             &Cancel::new(),

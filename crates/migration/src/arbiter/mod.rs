@@ -1,0 +1,69 @@
+//! Who keeps the record of a machine's owner, and how it is changed: by compare-and-swap only, so
+//! that of two sides that both want a machine one gets it.
+//!
+//! - [`FileArbiter`] keeps it in a file beside the machine's first writable disk. Whoever lives and
+//!   has a copy of the guest holds a lock there, so that a second start of the machine is refused.
+//! - [`EtcdArbiter`] keeps it in etcd, for a fleet of hosts.
+//!
+//! What a record means is decided in [`handover`](crate::handover), not here.
+
+mod file;
+mod lock;
+mod ownership;
+
+pub use file::FileArbiter;
+pub(crate) use ownership::Prepared;
+pub use ownership::{Ownership, OwnershipError};
+
+use crate::handover::{Record, VmId};
+use crate::migratable::Cause;
+
+/// How a compare-and-swap ended.
+#[derive(Debug)]
+pub enum Swap {
+    /// The record is the new one.
+    Swapped,
+    /// Another record than the expected one is there.
+    Lost(Option<Record>),
+    /// Certainly nothing was changed, and nothing will be.
+    Refused(Cause),
+    /// It may have been changed, or may still be.
+    Unknown(Cause),
+}
+
+/// What a process does with a copy of the guest in its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It starts the machine: refused while anybody alive has a copy.
+    Alone,
+    /// It has received a copy, and whoever gave it has one too.
+    Beside,
+}
+
+/// Keeps the record of one machine.
+pub trait Arbiter: Send {
+    /// The machine.
+    fn vm(&self) -> VmId;
+
+    /// The record now; `None` if there is none yet. Never older than any swap that was answered.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is no record.
+    fn read(&mut self) -> Result<Option<Record>, Cause>;
+
+    /// Puts a new record in place of the expected one, durably, if that one is there.
+    fn compare_and_swap(&mut self, expected: Option<&Record>, new: &Record) -> Swap;
+
+    /// Shows that this process lives and has a copy of the guest, until it ends or
+    /// [lets go](Self::let_go). Called again, it changes how.
+    ///
+    /// # Errors
+    /// If others have a copy and [`Hold::Alone`] was asked for, or if nobody can tell.
+    fn hold(&mut self, hold: Hold, me: &crate::handover::OwnerId) -> Result<(), Cause>;
+
+    /// This process has no copy any more.
+    fn let_go(&mut self);
+
+    /// Where the record is kept, for people.
+    fn place(&self) -> String;
+}
