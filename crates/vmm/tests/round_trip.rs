@@ -11,6 +11,7 @@ mod suite;
 
 use std::io::Write as _;
 
+use accel_kvm::{Capabilities, CpuidPolicy, KvmAccelerator, KvmVcpu};
 use accel_soft::SoftAccelerator;
 use common::{Random, run_to};
 use cpu::{AcceleratorError, CpuModel, CpuState, Topology, Vcpu};
@@ -52,15 +53,34 @@ impl Detour for Soft {
     }
 }
 
-/// What differs between two states, in words.
-fn differences(before: &CpuState, after: &CpuState) -> Vec<String> {
-    let bytes = |state| SavedSection::encode(CpuState::NAME, 0, state).data;
-    CpuState::schema()
-        .compare(CpuState::VERSION, &bytes(before), &bytes(after))
-        .expect("two states of one version")
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+/// vCPUs of the host's KVM, each used again and again. They never run.
+struct Kvm(Vec<KvmVcpu>);
+
+impl Kvm {
+    fn new() -> Self {
+        let model = CpuModel::find("qemu64").expect("the default model");
+        let ram = GuestRam::new(1 << 16).expect("a little memory");
+        let accelerator = KvmAccelerator::new(ram).expect("a VM");
+        let count = 2;
+        let vcpu = |apic_id| {
+            accelerator
+                .vcpu(model, Topology { apic_id, count }, CpuidPolicy::AsFarAsPossible)
+                .expect("a vcpu")
+        };
+        Self((0..count).map(vcpu).collect())
+    }
+}
+
+impl Detour for Kvm {
+    fn there_and_back(
+        &mut self,
+        topology: Topology,
+        state: &CpuState,
+    ) -> Result<CpuState, AcceleratorError> {
+        let vcpu = &mut self.0[topology.apic_id as usize];
+        vcpu.set_state(state, 0)?;
+        vcpu.state(0)
+    }
 }
 
 /// A machine in the middle of its run, as another one with the same memory and state.
@@ -117,7 +137,7 @@ fn detours_of(
             let what = format!("{} at {point}, vcpu {}", program.name, section.instance);
             match detour.there_and_back(topology, &before) {
                 Ok(after) => {
-                    let different = differences(&before, &after);
+                    let different = before.differences(&after);
                     wrong.extend(different.iter().map(|field| format!("{what}: {field}")));
                     *section = SavedSection::encode(CpuState::NAME, section.instance, &after);
                 }
@@ -168,4 +188,38 @@ fn seed() -> u64 {
 #[test]
 fn another_software_cpu_gives_every_state_back() {
     detours("another software CPU", &mut Soft, seed());
+}
+
+#[test]
+fn kvm_gives_every_state_back() {
+    match Capabilities::read() {
+        Ok(_) => detours("KVM", &mut Kvm::new(), seed()),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "round trip: not run by KVM: {error}");
+        }
+    }
+}
+
+/// Loses what is in the lowest bit of the highest vector register.
+struct Lossy;
+
+impl Detour for Lossy {
+    fn there_and_back(
+        &mut self,
+        _: Topology,
+        state: &CpuState,
+    ) -> Result<CpuState, AcceleratorError> {
+        let mut after = state.clone();
+        after.sse.xmm[15][0] ^= 1;
+        Ok(after)
+    }
+}
+
+#[test]
+fn a_detour_that_changes_one_bit_is_noticed() {
+    let programs = programs::all();
+    let program = programs.first().expect("a program");
+    let mut wrong = Vec::new();
+    assert_eq!(detours_of(program, 1, &mut Lossy, &mut Random(1), &mut wrong), 1);
+    assert!(wrong.len() == 1 && wrong[0].contains("sse.xmm"), "{wrong:?}");
 }

@@ -339,6 +339,7 @@ program bases
 # Compatibility mode: 32-bit code under long mode, and back by a fault. It runs in ring 3.
 program compatibility
     mov qword ptr [KERNEL_RSP], rsp
+    hook leave_32
     lea rax, [rip + compatibility_32]
     push USER_DATA
     push USER_STACK_TOP
@@ -363,21 +364,60 @@ compatibility_32:
     add dword ptr [esp + 0x18], 0x33
     popad
     mov dword ptr [SCRATCH + 4], ecx
-    mov al, 0x79
-    add al, 0x35
-    daa
-    mov byte ptr [SCRATCH + 8], al
-    setc byte ptr [SCRATCH + 9]
     mov dword ptr [SCRATCH + 12], esp
-    mov eax, SERVICE_LEAVE
-    int3
+    ud2
     .code64
     expect "qword ptr [SCRATCH]", 0x0000004400000000
-    mov eax, dword ptr [SCRATCH + 8]
-    and eax, 0xffff
-    expect rax, 0x0114
     mov eax, dword ptr [SCRATCH + 12]
     expect rax, USER_STACK_TOP
     movzx eax, byte ptr [SCRATCH + 0x20]
     expect rax, 0x5a
+    done
+
+# From the UD2 of 32-bit code in ring 3 to the code of ring 0 behind it.
+leave_32:
+    cmp qword ptr [rdi + FRAME_VECTOR], VECTOR_UD
+    jne unexpected
+    cmp qword ptr [rdi + FRAME_CS], USER_CODE_32
+    jne unexpected
+    mov qword ptr [rdi + FRAME_CS], CODE
+    mov qword ptr [rdi + FRAME_SS], DATA
+    mov rax, qword ptr [KERNEL_RSP]
+    mov qword ptr [rdi + FRAME_RSP], rax
+    add qword ptr [rdi + FRAME_RIP], 2
+    ret
+
+# Decimal adjustment, which only 32-bit code has.
+program decimal
+    mov qword ptr [KERNEL_RSP], rsp
+    hook leave_32
+    lea rax, [rip + decimal_32]
+    push USER_DATA
+    push USER_STACK_TOP
+    push 2
+    push USER_CODE_32
+    push rax
+    iretq
+    .code32
+decimal_32:
+    mov eax, 0x79
+    add al, 0x35
+    daa
+    setc ah
+    mov ebx, eax
+    mov eax, 0x0205
+    sub al, 0x07
+    aas
+    mov ecx, eax
+    mov eax, 0x0037
+    aam
+    mov edx, eax
+    aad
+    mov esi, eax
+    ud2
+    .code64
+    expect rbx, 0x0114
+    expect rcx, 0x0108
+    expect rdx, 0x0505
+    expect rsi, 0x37
     done

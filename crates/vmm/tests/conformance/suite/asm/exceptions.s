@@ -37,7 +37,7 @@ program exceptions
     expect rax, USER_DATA
 # Control registers and model-specific registers refuse what is reserved.
     mov rax, cr4
-    bts rax, 63
+    btr rax, 5
     expect_fault VECTOR_GP, 0, mov cr4, rax
     mov rax, cr0
     btr rax, 0
@@ -60,7 +60,7 @@ program exceptions
 # What ring 3 may not do, and the change of stack that each fault makes.
 program privileges
     mov rbx, 0x1234
-    enter_ring_3
+    enter_ring_3 0x202
     mov eax, cs
     expect rax, USER_CODE
     mov eax, ss
@@ -90,12 +90,13 @@ program privileges
     movabs rbx, 0x8000000000000000
     expect_fault VECTOR_GP, 0, mov al, byte ptr [rbx]
 # POPF leaves IF and IOPL as they are, without a fault.
-    push 0x3202
+    push 0x3002
     popfq
     pushfq
     pop rax
-    expect rax, 2
+    expect rax, 0x202
     leave_ring_3
+    cli
 # The ports that the task's bitmap allows are ring 3's: the serial port's scratch register.
     and byte ptr [TASKS + 0x68 + 0x7f], 0x7f
     mov byte ptr [TASKS + 0x68 + 0x10], 0
@@ -185,8 +186,8 @@ single_step_hook:
     mov qword ptr [OWN + 8], rax
     ret
 
-# A fault whose handler cannot be called: a double fault on its own stack.
-program double_fault
+# Faults whose handler cannot be called.
+program missing_gate
 # No gate for #UD: its delivery is a #NP that names the gate and that an event was being delivered.
 # It is contributory, but #UD is not: no double fault.
     mov rax, qword ptr [IDT + 16 * VECTOR_UD]
@@ -194,8 +195,9 @@ program double_fault
     btr rax, 47
     mov qword ptr [IDT + 16 * VECTOR_UD], rax
     expect_fault VECTOR_NP, VECTOR_UD*8+3, ud2
-    push qword ptr [OWN]
-    pop qword ptr [IDT + 16 * VECTOR_UD]
+    done
+
+program double_fault
 # No gate for #GP: #NP upon it is a double fault.
     mov rax, qword ptr [IDT + 16 * VECTOR_GP]
     btr rax, 47
@@ -214,8 +216,7 @@ double_fault_hook:
     mov qword ptr [OWN + 8], rdi
     jmp store_fault
 
-# IRET: same ring with another stack, bad selectors, flags, NT; data segments that ring 3 may not
-# keep.
+# IRET: same ring with another stack, flags, data segments that ring 3 may not keep.
 program iret
     mov rsi, rsp
     push DATA
@@ -243,7 +244,25 @@ program iret
     expect rax, 0
     mov eax, DATA
     mov ss, eax
-# Selectors of the wrong kind and privilege; the frame stays where it is.
+# To ring 3: a segment of ring 0 becomes the null one.
+    mov eax, DATA
+    mov ds, eax
+    enter_ring_3
+    mov eax, ds
+    expect rax, 0
+    leave_ring_3
+    done
+
+# IRET leaves the segments that ring 3 may keep. Its faults: selectors of the wrong kind and privilege,
+# NT; the frame stays where it is.
+program iret_checks
+    mov eax, USER_DATA
+    mov es, eax
+    enter_ring_3
+    mov eax, es
+    expect rax, USER_DATA
+    leave_ring_3
+    mov rsi, rsp
     push DATA
     push rsi
     push 2
@@ -283,17 +302,6 @@ program iret
     mov rsp, rsi
     push 2
     popfq
-# To ring 3: a segment of ring 0 becomes the null one.
-    mov eax, DATA
-    mov ds, eax
-    mov eax, USER_DATA
-    mov es, eax
-    enter_ring_3
-    mov eax, ds
-    expect rax, 0
-    mov eax, es
-    expect rax, USER_DATA
-    leave_ring_3
     done
 
 # Far transfers: RETF to ring 0 and 3, far JMP and CALL through memory, 32 bits and back.

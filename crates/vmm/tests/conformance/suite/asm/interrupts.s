@@ -113,13 +113,19 @@ wait_for_log:
     jmp wait_for_log
 2:  ret
 
-# Gives an interrupt that should not come some instructions to come in.
+# Lets in the interrupts that wait. An accelerator that interprets ring 0 may look for them only when
+# the guest leaves it, as it does for a port.
     .macro open_window
     sti
     nop
-    nop
-    nop
+    leave_guest
     cli
+    .endm
+
+    .macro leave_guest
+    .rept 8
+    out 0x80, al
+    .endr
     .endm
 
     .macro expect_log index, vector
@@ -440,11 +446,40 @@ program lapic
     mov cr8, rax
     open_window
     expect "qword ptr [LOG_COUNT]", 6
+# To itself by its id, by everyone including itself, and by a logical name.
+    mov eax, LAPIC_ICR_HIGH
+    mov dword ptr [rax], 0
+    lapic ICR_LOW, 0x4072
+    open_window
+    expect "qword ptr [LOG_COUNT]", 7
+    lapic ICR_LOW, 0x84073
+    open_window
+    expect "qword ptr [LOG_COUNT]", 8
+    lapic LDR, 0x02000000
+    lapic ICR_HIGH, 0x02000000
+    lapic ICR_LOW, 0x4874
+    open_window
+    expect "qword ptr [LOG_COUNT]", 9
+    expect_log 6, 0x72
+    expect_log 7, 0x73
+    expect_log 8, 0x74
+# Switched off by software, it takes nothing; local entries are masked.
+    lapic SVR, 0xff
+    lapic ICR_LOW, ICR_SELF|0x75
+    open_window
+    expect "qword ptr [LOG_COUNT]", 9
+    lapic_read LVT_LINT0
+    expect rax, 0x10700
+    lapic SVR, 0x1ff
+    done
+
 # One in service holds off its class and those below until its EOI.
+program in_service
+    call interrupts_begin
     mov qword ptr [EOI_HOLDS], 1
     lapic ICR_LOW, ICR_SELF|0x85
     open_window
-    expect "qword ptr [LOG_COUNT]", 7
+    expect "qword ptr [LOG_COUNT]", 1
     mov eax, LAPIC_ISR + 0x40
     mov eax, dword ptr [rax]
     expect rax, 0x20
@@ -453,37 +488,12 @@ program lapic
     lapic ICR_LOW, ICR_SELF|0x8f
     lapic ICR_LOW, ICR_SELF|0x95
     open_window
-    expect "qword ptr [LOG_COUNT]", 8
-    expect_log 7, 0x95
+    expect "qword ptr [LOG_COUNT]", 2
+    expect_log 1, 0x95
     lapic EOI, 0
     open_window
-    expect "qword ptr [LOG_COUNT]", 9
-    expect_log 8, 0x8f
-# To itself by its id, by everyone including itself, and by a logical name.
-    mov eax, LAPIC_ICR_HIGH
-    mov dword ptr [rax], 0
-    lapic ICR_LOW, 0x4072
-    open_window
-    expect "qword ptr [LOG_COUNT]", 10
-    lapic ICR_LOW, 0x84073
-    open_window
-    expect "qword ptr [LOG_COUNT]", 11
-    lapic LDR, 0x02000000
-    lapic ICR_HIGH, 0x02000000
-    lapic ICR_LOW, 0x4874
-    open_window
-    expect "qword ptr [LOG_COUNT]", 12
-    expect_log 9, 0x72
-    expect_log 10, 0x73
-    expect_log 11, 0x74
-# Switched off by software, it takes nothing; local entries are masked.
-    lapic SVR, 0xff
-    lapic ICR_LOW, ICR_SELF|0x75
-    open_window
-    expect "qword ptr [LOG_COUNT]", 12
-    lapic_read LVT_LINT0
-    expect rax, 0x10700
-    lapic SVR, 0x1ff
+    expect "qword ptr [LOG_COUNT]", 3
+    expect_log 2, 0x8f
     done
 
 # NMIs: one waits while one is served, until IRET.
@@ -493,8 +503,7 @@ program nmi
     lapic ICR_HIGH, 0
     mov qword ptr [OWN], 0
     lapic ICR_LOW, ICR_NMI|0x4000
-    nop
-    nop
+    leave_guest
     expect "qword ptr [OWN]", 1
     expect "qword ptr [OWN+8]", 0
     done
@@ -511,9 +520,7 @@ program nmi_blocking
     lapic SVR, 0x1ff
     lapic ICR_HIGH, 0
     lapic ICR_LOW, ICR_NMI|0x4000
-    nop
-    nop
-    nop
+    leave_guest
     expect "qword ptr [OWN]", 2
     expect "qword ptr [OWN+8]", 1
     done
@@ -526,8 +533,7 @@ nmi_blocking_hook:
     jne 2f
     lapic ICR_LOW, ICR_NMI|0x4000
     lapic ICR_LOW, ICR_NMI|0x4000
-    nop
-    nop
+    leave_guest
 # Still one: it waits.
     push qword ptr [OWN]
     pop qword ptr [OWN + 8]

@@ -80,19 +80,6 @@ program page_faults
     mov rax, cr3
     mov cr3, rax
     mov byte ptr [rbx], 1
-# A store over a page's end changes nothing if the second page faults, whose address is given.
-    mov qword ptr [SCRATCH + 0x2ff8], 0
-    mov qword ptr [WINDOW_TABLE + 8 * 3], 0
-    invlpg byte ptr [rbx + 0x1000]
-    movabs rax, 0x1122334455667788
-    expect_page_fault E_W, WINDOW+0x3000, mov qword ptr [rbx+0xffc], rax
-    expect "qword ptr [SCRATCH+0x2ff8]", 0
-    map 3, P|W|U
-    mov rbx, WINDOW + 0x2000
-    mov qword ptr [rbx + 0xffc], rax
-    mov rcx, qword ptr [rbx + 0xffc]
-    expect rcx, 0x1122334455667788
-    expect "qword ptr [SCRATCH+0x3000]", 0x11223344
 # Reserved bits: the page-size bit of the top level.
     mov rax, qword ptr [WINDOW_PML4_ENTRY]
     or eax, PS
@@ -120,6 +107,51 @@ program page_faults
     expect rax, 0
     expect "qword ptr [SCRATCH+0x2ff8]", 0x3c3c3c3c3c3c3c3c
     done
+
+# A store over a page's end changes nothing if the second page faults, whose address is given.
+program page_ends
+    call window_begin
+    map 2, P|W|U
+    enter_ring_3
+    call page_ends_fault
+    expect "qword ptr [FAULT_ERROR]", E_U|E_W
+    leave_ring_3
+    map 3, P|W|U
+    enter_ring_3
+    call page_ends_store
+    leave_ring_3
+    done
+
+program page_ends_kernel
+    call window_begin
+    map 2, P|W|U
+    call page_ends_fault
+    expect "qword ptr [FAULT_ERROR]", E_W
+    map 3, P|W|U
+    call page_ends_store
+    done
+
+page_ends_fault:
+    mov rbx, WINDOW + 0x2000
+    mov qword ptr [SCRATCH + 0x2ff8], 0
+    movabs rax, 0x1122334455667788
+    call fault_begin
+    .quad 3f - 2f
+2:  mov qword ptr [rbx + 0xffc], rax
+3:  call fault_end
+    expect "qword ptr [FAULT_VECTOR]", VECTOR_PF
+    expect "qword ptr [FAULT_ADDRESS]", WINDOW+0x3000
+    expect "qword ptr [SCRATCH+0x2ff8]", 0
+    ret
+
+page_ends_store:
+    mov rbx, WINDOW + 0x2000
+    movabs rax, 0x1122334455667788
+    mov qword ptr [rbx + 0xffc], rax
+    mov rcx, qword ptr [rbx + 0xffc]
+    expect rcx, 0x1122334455667788
+    expect "qword ptr [SCRATCH+0x3000]", 0x11223344
+    ret
 
 # Ring 3: supervisor pages, writes, fetches, no-execute.
 program user_pages

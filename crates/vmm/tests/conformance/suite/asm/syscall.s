@@ -74,7 +74,7 @@ program sysret
     wrmsr
     mov qword ptr [KERNEL_RSP], rsp
     lea rcx, [rip + 2f]
-    mov r11d, 0x8d7
+    mov r11d, 0xad7
     sysretq
 2:  pushfq
     pop rbx
@@ -82,8 +82,9 @@ program sysret
     expect rax, USER_CODE
     mov eax, ss
     expect rax, USER_DATA
-    expect rbx, 0x8d7
+    expect rbx, 0xad7
     leave_ring_3
+    cli
     done
 
 # SYSENTER is not there in long mode of this vendor's processors.
