@@ -43,7 +43,7 @@ fn register(leaf: CpuidLeaf, number: u8) -> u32 {
 }
 
 /// Bits that follow live state and say nothing about the model.
-fn live_bits(function: u32, index: u32, number: u8) -> u32 {
+pub(crate) fn live_bits(function: u32, index: u32, number: u8) -> u32 {
     match (function, index, number) {
         // OSXSAVE, and MONITOR, which follows IA32_MISC_ENABLE.
         (LEAF_1, _, ECX) => 1 << 27 | 1 << 3,
@@ -157,9 +157,9 @@ fn note(reasons: &mut Vec<String>, reason: String) {
 /// What stands between this host and a model; see [`crate::KvmAccelerator::missing_features`].
 pub(crate) fn missing_features(model: &CpuModel) -> Result<Vec<String>, KvmError> {
     let kvm = capabilities::open()?;
-    let mut reasons = unsupported(&kvm, model)?;
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
     let vcpu = vm.create_vcpu(0).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+    let mut reasons = unsupported(&kvm, &vcpu, model)?;
     let topology = Topology { apic_id: 0, count: 1 };
     let entries = entries(model, topology)?;
     vcpu.set_cpuid2(&entries).map_err(KvmError::call("KVM_SET_CPUID2"))?;
@@ -169,12 +169,41 @@ pub(crate) fn missing_features(model: &CpuModel) -> Result<Vec<String>, KvmError
     Ok(reasons)
 }
 
+/// Tells a scratch vCPU these leaves and returns what its guest would see.
+pub(crate) fn read_back(
+    vcpu: &VcpuFd,
+    entries: &[kvm_cpuid_entry2],
+) -> Result<Vec<kvm_cpuid_entry2>, KvmError> {
+    let told = CpuId::from_entries(entries)
+        .map_err(|_| KvmError::State("there are too many CPUID leaves".to_owned()))?;
+    vcpu.set_cpuid2(&told).map_err(KvmError::call("KVM_SET_CPUID2"))?;
+    let list = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(KvmError::call("KVM_GET_CPUID2"))?;
+    Ok(list.as_slice().to_vec())
+}
+
 /// Features that the host's KVM does not say it can give, whatever it lets itself be told.
-fn unsupported(kvm: &Kvm, model: &CpuModel) -> Result<Vec<String>, KvmError> {
+///
+/// There are hosts that force the processor's own bits on a guest without saying that they support
+/// them: a guest that is told of no feature at all shows which.
+fn unsupported(kvm: &Kvm, vcpu: &VcpuFd, model: &CpuModel) -> Result<Vec<String>, KvmError> {
     let list = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))?;
     let list = list.as_slice();
+    let mut featureless = list.to_vec();
+    for entry in &mut featureless {
+        for (function, index, number) in FEATURE_WORDS {
+            if (entry.function, entry.index) == (function, index) {
+                match number {
+                    0 => entry.eax = 0,
+                    1 => entry.ebx = 0,
+                    2 => entry.ecx = 0,
+                    _ => entry.edx = 0,
+                }
+            }
+        }
+    }
+    let forced = read_back(vcpu, &featureless)?;
     let topology = Topology { apic_id: 0, count: 1 };
     let mut reasons = Vec::new();
     for (function, index, number) in FEATURE_WORDS {
@@ -182,6 +211,7 @@ fn unsupported(kvm: &Kvm, model: &CpuModel) -> Result<Vec<String>, KvmError> {
         let supported =
             |function| register(find(list, function, index).unwrap_or_default(), number);
         let mut offered = supported(function) | live_bits(function, index, number);
+        offered |= register(find(&forced, function, index).unwrap_or_default(), number);
         match (function, number) {
             (LEAF_1, ECX) => {
                 offered |= HYPERVISOR;

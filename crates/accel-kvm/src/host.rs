@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 
 use cpu::{CpuModel, CpuidLeaf, ListedLeaf};
-use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 
-use crate::{KvmError, calls, capabilities};
+use crate::{KvmError, calls, capabilities, cpuid};
 
 /// The model's name.
 const NAME: &str = "host";
@@ -89,9 +89,27 @@ fn without(function: u32, index: u32, leaf: CpuidLeaf) -> CpuidLeaf {
     }
     let [eax, ebx, mut ecx, edx] = words;
     if function == 1 {
-        // The guest runs under a hypervisor; whether XSAVE is enabled is its own affair.
-        ecx = (ecx | 1 << 31) & !(1 << 27);
+        // The guest runs under a hypervisor.
+        ecx |= 1 << 31;
     }
+    CpuidLeaf { eax, ebx, ecx, edx }
+}
+
+fn leaf(entry: &kvm_cpuid_entry2) -> CpuidLeaf {
+    CpuidLeaf { eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx }
+}
+
+/// A leaf without the bits that follow live state; the APIC is there.
+fn still(entry: &kvm_cpuid_entry2) -> CpuidLeaf {
+    let mut words = [entry.eax, entry.ebx, entry.ecx, entry.edx];
+    for (number, word) in (0..).zip(&mut words) {
+        let live = cpuid::live_bits(entry.function, entry.index, number);
+        *word &= !live;
+        if (entry.function, number) == (1, 3) {
+            *word |= live;
+        }
+    }
+    let [eax, ebx, ecx, edx] = words;
     CpuidLeaf { eax, ebx, ecx, edx }
 }
 
@@ -109,18 +127,25 @@ pub fn host_model() -> Result<&'static CpuModel, KvmError> {
     let list = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))?;
-    let leaves: Vec<ListedLeaf> = list
+    let entries: Vec<kvm_cpuid_entry2> = list
         .as_slice()
         .iter()
         .filter(|entry| !left_out(entry.function))
         .map(|entry| {
-            let leaf = CpuidLeaf { eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx };
+            let CpuidLeaf { eax, ebx, ecx, edx } =
+                without(entry.function, entry.index, leaf(entry));
+            kvm_cpuid_entry2 { eax, ebx, ecx, edx, ..*entry }
+        })
+        .collect();
+    // What a guest then sees counts: some hosts do not let their own bits be masked.
+    let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
+    let vcpu = vm.create_vcpu(0).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+    let leaves: Vec<ListedLeaf> = cpuid::read_back(&vcpu, &entries)?
+        .iter()
+        .map(|entry| {
             let indexed = entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
-            ListedLeaf {
-                function: entry.function,
-                index: indexed.then_some(entry.index),
-                leaf: without(entry.function, entry.index, leaf),
-            }
+            let index = indexed.then_some(entry.index);
+            ListedLeaf { function: entry.function, index, leaf: still(entry) }
         })
         .collect();
     let offered = calls::machine_check_capabilities(&kvm)?;

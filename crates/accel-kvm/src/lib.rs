@@ -4,6 +4,8 @@
 //! and never takes a state in silence that KVM does not hold exactly. What each field of a state is
 //! kept in, and in which order a state is restored, is written down in `docs/kvm.md`.
 
+#[doc(hidden)]
+pub mod bare;
 mod calls;
 mod capabilities;
 mod cpuid;
@@ -16,6 +18,7 @@ mod host;
 mod kick;
 mod lapic;
 mod msrs;
+mod probe;
 mod registers;
 mod state;
 mod tsc;
@@ -29,6 +32,7 @@ pub use error::KvmError;
 pub use host::host_model;
 pub use kick::Kicker;
 pub use lapic::ApicPage;
+pub use probe::{Finding, Probe, Tier};
 pub use tsc::host_tsc;
 pub use vcpu::KvmVcpu;
 pub use vm::{KvmAccelerator, MsiRoute};
