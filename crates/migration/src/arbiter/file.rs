@@ -39,8 +39,6 @@ pub struct FileArbiter {
 enum FileError {
     #[error("cannot {doing} {}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} is the record of another machine", path.display())]
-    OtherVm { path: PathBuf },
     #[error("{} holds no record", path.display())]
     Record { path: PathBuf, source: crate::handover::RecordError },
     #[error("the machine is in use: it is {record} in {}", path.display())]
@@ -131,9 +129,6 @@ impl FileArbiter {
             .map_err(self.error("read", self.path.clone()))?;
         let record = Record::from_text(&bytes)
             .map_err(|source| FileError::Record { path: self.path.clone(), source })?;
-        if record.vm != self.vm {
-            return Err(FileError::OtherVm { path: self.path.clone() }.into());
-        }
         Ok(Some(record))
     }
 
@@ -200,7 +195,7 @@ impl Arbiter for FileArbiter {
         if self.held.is_some() {
             return Ok(());
         }
-        if hold == Hold::Alone {
+        if let Hold::Alone { .. } = hold {
             match self.locked(COPY, Lock::Exclusive, false)? {
                 Ok(file) => {
                     // From here on others may join whom this process gives the guest to.
@@ -234,7 +229,7 @@ impl Arbiter for FileArbiter {
         }
         // Only the last one to let go cleans up, and nobody can come while it does.
         let alone = lock(&file, COPY, Lock::Exclusive, false).is_ok();
-        let free = matches!(self.look(), Ok(Some(Record { state: RecordState::Free, .. })));
+        let free = matches!(self.look(), Ok(None | Some(Record { state: RecordState::Free, .. })));
         if alone && free {
             let _ = fs::remove_file(&self.path);
             let _ = fs::remove_file(self.lock_path());

@@ -7,10 +7,12 @@
 //!
 //! What a record means is decided in [`handover`](crate::handover), not here.
 
+mod etcd;
 mod file;
 mod lock;
 mod ownership;
 
+pub use etcd::EtcdArbiter;
 pub use file::FileArbiter;
 pub(crate) use ownership::Prepared;
 pub use ownership::{Ownership, OwnershipError};
@@ -34,8 +36,12 @@ pub enum Swap {
 /// What a process does with a copy of the guest in its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// It starts the machine: refused while anybody alive has a copy.
-    Alone,
+    /// It starts the machine, or has it from somebody whose record is another one: refused while
+    /// anybody alive has a copy.
+    Alone {
+        /// The operator's word that an owner of whom the arbiter cannot tell is dead.
+        by_force: bool,
+    },
     /// It has received a copy, and whoever gave it has one too.
     Beside,
 }
@@ -58,7 +64,7 @@ pub trait Arbiter: Send {
     /// [lets go](Self::let_go). Called again, it changes how.
     ///
     /// # Errors
-    /// If others have a copy and [`Hold::Alone`] was asked for, or if nobody can tell.
+    /// If others have a copy and [`Hold::Alone`] is asked for, or if nobody can tell.
     fn hold(&mut self, hold: Hold, me: &crate::handover::OwnerId) -> Result<(), Cause>;
 
     /// This process has no copy any more.

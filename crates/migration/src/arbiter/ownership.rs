@@ -80,6 +80,7 @@ pub struct Ownership {
     owned: Option<Record>,
     /// A grant that nobody could confirm.
     undecided: Option<SourceMachine>,
+    by_force: bool,
 }
 
 impl fmt::Debug for Ownership {
@@ -91,7 +92,13 @@ impl fmt::Debug for Ownership {
 impl Ownership {
     /// No record is kept: the grant message alone passes ownership on.
     pub fn without_record() -> Self {
-        Self { me: fresh_owner(), keeper: Keeper::None, owned: None, undecided: None }
+        Self {
+            me: fresh_owner(),
+            keeper: Keeper::None,
+            owned: None,
+            undecided: None,
+            by_force: false,
+        }
     }
 
     /// A process that starts a machine. When it comes back the process owns the machine, and
@@ -104,7 +111,7 @@ impl Ownership {
         let place = arbiter.place();
         let failed = |source| OwnershipError::Arbiter { place: place.clone(), source };
         let me = fresh_owner();
-        arbiter.hold(Hold::Alone, &me).map_err(OwnershipError::Held)?;
+        arbiter.hold(Hold::Alone { by_force }, &me).map_err(OwnershipError::Held)?;
         let mut looks = 0;
         let owned = loop {
             let found = arbiter.read().map_err(failed)?;
@@ -127,7 +134,7 @@ impl Ownership {
                 }
             }
         };
-        Ok(Self { me, keeper: Keeper::Known(arbiter), owned, undecided: None })
+        Ok(Self { me, keeper: Keeper::Known(arbiter), owned, undecided: None, by_force: false })
     }
 
     /// A process that waits for a machine. The arbiter is asked for once the machine is known.
@@ -135,7 +142,15 @@ impl Ownership {
         open: impl FnOnce() -> Result<Box<dyn Arbiter>, Cause> + Send + 'static,
     ) -> Self {
         let keeper = Keeper::Later(Box::new(open));
-        Self { me: fresh_owner(), keeper, owned: None, undecided: None }
+        Self { me: fresh_owner(), keeper, owned: None, undecided: None, by_force: false }
+    }
+
+    /// The operator's word that a machine that arrives runs nowhere but at its source, whatever
+    /// this side's record says.
+    #[must_use]
+    pub fn by_force(mut self, by_force: bool) -> Self {
+        self.by_force = by_force;
+        self
     }
 
     /// Who this process is.
@@ -201,7 +216,8 @@ impl Ownership {
         }
         let found = arbiter.read()?;
         let shared = Taking::new(&self.me, vm, claim, found).is_shared();
-        let hold = if shared { Hold::Beside } else { Hold::Alone };
+        let by_force = self.by_force;
+        let hold = if shared { Hold::Beside } else { Hold::Alone { by_force } };
         arbiter.hold(hold, &self.me)?;
         // Nobody can start it any more; whoever did just before is seen now.
         let found = arbiter.read()?;

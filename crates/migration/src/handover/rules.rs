@@ -149,11 +149,12 @@ pub enum Start {
 pub fn start(me: &OwnerId, vm: VmId, found: Option<Record>, by_force: bool) -> Start {
     let new = match &found {
         None => Record::first(vm, me.clone()),
-        Some(found) if found.is_owned_by(me) => return Start::Mine,
+        Some(found) if found.vm == vm && found.is_owned_by(me) => return Start::Mine,
         Some(found) if matches!(found.state, RecordState::Away { .. }) && !by_force => {
             return Start::Away(found.clone());
         }
-        Some(found) => found.next(me.clone(), RecordState::Owned),
+        // The disk's last machine may have been another one.
+        Some(found) => Record { vm, ..found.next(me.clone(), RecordState::Owned) },
     };
     Start::Swap { expected: found, new }
 }
