@@ -14,6 +14,7 @@ mod server;
 pub use client::{Client, ControlError};
 pub use folder::{Found, running, runtime_folder, socket_path};
 pub use message::{
-    MAX_LINE, MigrateSettings, ProgressReport, Reply, Request, RoundReport, Status, Summary,
+    MAX_LINE, MigrateSettings, OwnerReport, ProgressReport, Reply, Request, RoundReport, Status,
+    Summary,
 };
 pub use server::{Controlled, Server};

@@ -69,6 +69,13 @@ pub enum Request {
     },
     /// Cancel the migration that runs on this connection.
     Cancel,
+    /// Who owns the machine, and how that is known.
+    Owner,
+    /// Say what became of a grant that nobody could confirm.
+    Resolve {
+        /// The guest runs nowhere else and shall run here; if false, it runs elsewhere.
+        run_here: bool,
+    },
 }
 
 /// A machine at a glance.
@@ -77,7 +84,8 @@ pub enum Request {
 pub struct Status {
     /// The machine's name.
     pub name: String,
-    /// `running`, `paused`, `gone`, or how it ended.
+    /// `running`, `paused`, `unconfirmed` (paused, and perhaps granted away), `gone`, or how it
+    /// ended.
     pub state: String,
     /// The process.
     pub pid: u32,
@@ -91,6 +99,22 @@ pub struct Status {
     pub virtual_ns: u64,
     /// Percentage of time taken from the vCPUs.
     pub throttle: u8,
+}
+
+/// Who owns a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnerReport {
+    /// The machine's identity.
+    pub vm: String,
+    /// The process that answers.
+    pub process: String,
+    /// Where the record is kept; `None` if none is.
+    pub place: Option<String>,
+    /// What it says, or why it cannot be read.
+    pub record: Option<String>,
+    /// A grant was not confirmed: the guest is paused here, and may run elsewhere.
+    pub unconfirmed: bool,
 }
 
 /// How far a migration has come.
@@ -206,6 +230,8 @@ pub enum Reply {
     Status(Status),
     /// A migration has come this far; more replies follow.
     Progress(ProgressReport),
+    /// Who owns the machine.
+    Owner(OwnerReport),
     /// The guest has moved.
     Moved(Summary),
     /// It was not done.

@@ -9,7 +9,9 @@ use std::thread;
 
 use migration::Cancel;
 
-use crate::message::{MAX_LINE, MigrateSettings, ProgressReport, Reply, Request, Status, Summary};
+use crate::message::{
+    MAX_LINE, MigrateSettings, OwnerReport, ProgressReport, Reply, Request, Status, Summary,
+};
 
 /// What a machine can be asked for. Errors are sentences for the operator.
 pub trait Controlled: Send + Sync + 'static {
@@ -40,7 +42,15 @@ pub trait Controlled: Send + Sync + 'static {
         progress: &mut dyn FnMut(ProgressReport),
         cancel: &Cancel,
     ) -> Result<Summary, String>;
-    /// Called after the answer to a migration that went well was sent.
+    /// Who owns the machine.
+    fn owner(&self) -> OwnerReport;
+    /// Says what became of a grant that nobody could confirm; true if the guest is elsewhere.
+    ///
+    /// # Errors
+    /// If nothing is in doubt, or the record says otherwise.
+    fn resolve(&self, run_here: bool) -> Result<bool, String>;
+    /// Called after the answer to a migration that went well, or to the word that the guest is
+    /// elsewhere, was sent.
     fn after_move(&self);
 }
 
@@ -113,6 +123,15 @@ fn serve(connection: UnixStream, machine: &dyn Controlled) {
                 machine.quit();
                 return;
             }
+            Ok(Request::Resolve { run_here }) => match machine.resolve(run_here) {
+                Ok(false) => Reply::Done,
+                Ok(true) => {
+                    let _ = say(&writer, &Reply::Done);
+                    machine.after_move();
+                    return;
+                }
+                Err(reason) => Reply::Failed { reason },
+            },
             Ok(request) => answer(machine, &request),
         };
         if say(&writer, &answer).is_err() {
@@ -134,7 +153,8 @@ fn answer(machine: &dyn Controlled, request: &Request) -> Reply {
             machine.power_button();
             Reply::Done
         }
-        Request::Cancel | Request::Quit | Request::Migrate { .. } => {
+        Request::Owner => Reply::Owner(machine.owner()),
+        Request::Cancel | Request::Quit | Request::Migrate { .. } | Request::Resolve { .. } => {
             Reply::Failed { reason: "no migration runs on this connection".to_owned() }
         }
     }
@@ -243,6 +263,18 @@ mod tests {
             }
             Ok(Summary { total_us: 1, downtime_us: 1, bytes: 3, rounds: vec![], confirmed: true })
         }
+        fn owner(&self) -> OwnerReport {
+            OwnerReport {
+                vm: "1".into(),
+                process: "a".into(),
+                place: None,
+                record: None,
+                unconfirmed: true,
+            }
+        }
+        fn resolve(&self, run_here: bool) -> Result<bool, String> {
+            Ok(!run_here)
+        }
         fn after_move(&self) {
             self.moved.store(true, Ordering::SeqCst);
         }
@@ -273,6 +305,20 @@ mod tests {
         assert_eq!(client.ask(&Request::Quit).unwrap(), Reply::Done);
         drop(server);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_word_that_the_guest_is_elsewhere_ends_the_machine_after_the_answer() {
+        let (machine, _server, path) = served("resolve");
+        let mut client = Client::connect(&path).unwrap();
+        let owner = client.ask(&Request::Owner).unwrap();
+        assert_eq!(owner, Reply::Owner(machine.owner()));
+        assert_eq!(client.ask(&Request::Resolve { run_here: true }).unwrap(), Reply::Done);
+        assert!(!machine.moved.load(Ordering::SeqCst));
+        assert_eq!(client.ask(&Request::Resolve { run_here: false }).unwrap(), Reply::Done);
+        while !machine.moved.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub enum Command {
         /// The machine's name.
         vm: String,
     },
+    /// Print who owns a machine: one that runs here, or the last one of a disk.
+    Owner(OwnerOptions),
+    /// Say what became of a machine whose move nobody could confirm.
+    Resolve(ResolveOptions),
     /// Say what a saved stream holds.
     Inspect(InspectOptions),
     /// Show a running guest that moves between two processes, there and back.
@@ -127,9 +131,48 @@ pub struct HostOptions {
     /// is ID=FILE, or FILE for disk0, disk1, ....
     #[arg(long, value_name = "[ID=]FILE")]
     pub disk: Vec<String>,
+    #[command(flatten)]
+    pub arbiter: ArbiterOptions,
+    /// The operator's word that the machine runs nowhere else, where its record leaves that open:
+    /// it was given away to where the record cannot tell, or its owner's host is gone.
+    #[arg(long)]
+    pub take_ownership: bool,
     /// Where the serial port's characters go: stdio, null or file:PATH [default: stdio].
     #[arg(long, value_name = "WHERE")]
     pub serial: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ArbiterOptions {
+    /// Who keeps the record of the machine's owner: file (beside the first writable disk, or in
+    /// the state folder), etcd://HOST:PORT[,HOST:PORT...], or none [default: file].
+    #[arg(long, value_name = "WHO")]
+    pub arbiter: Option<String>,
+    /// Folder of this host for records of machines without a disk, and for locks [default:
+    /// $XDG_STATE_HOME/ferry].
+    #[arg(long, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct OwnerOptions {
+    /// The name of a machine that runs here, the file of a disk, or the UUID of a machine.
+    pub vm: String,
+    #[command(flatten)]
+    pub arbiter: ArbiterOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct ResolveOptions {
+    /// The machine's name.
+    pub vm: String,
+    /// It runs nowhere else: let it go on here. A record that can be read and says otherwise is
+    /// believed.
+    #[arg(long, conflicts_with = "gone", required_unless_present = "gone")]
+    pub run_here: bool,
+    /// It runs elsewhere: end it here.
+    #[arg(long)]
+    pub gone: bool,
 }
 
 #[derive(Debug, Args)]

@@ -137,6 +137,7 @@ impl Show {
         let mut child = Command::new(std::env::current_exe()?)
             .args(arguments)
             .env("XDG_RUNTIME_DIR", &runtime)
+            .env("XDG_STATE_HOME", &self.folder.0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,7 +1,9 @@
 //! The command line: starts machines, receives, moves, restores and inspects them, and shows it all
 //! in a demo. It decides nothing about a machine; every rule is in a crate below.
 
+mod arbiter;
 mod cli;
+mod controlled;
 mod demo;
 mod inspect;
 mod move_away;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         cli::Command::Pause { vm } => move_away::tell(&vm, &control::Request::Pause),
         cli::Command::Resume { vm } => move_away::tell(&vm, &control::Request::Resume),
         cli::Command::Quit { vm } => move_away::tell(&vm, &control::Request::Quit),
+        cli::Command::Owner(options) => arbiter::owner(&options),
+        cli::Command::Resolve(options) => move_away::resolve(&options),
         cli::Command::Inspect(options) => inspect::inspect(&options),
         cli::Command::Demo(options) => demo::demo(&options),
     };

@@ -9,12 +9,12 @@ use control::{Client, MigrateSettings, ProgressReport, Reply, Request, Summary, 
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
-use crate::cli::MigrateOptions;
+use crate::cli::{MigrateOptions, ResolveOptions};
 use crate::text;
 
 const BAR: usize = 30;
 
-fn connect(vm: &str) -> Result<Client> {
+pub fn connect(vm: &str) -> Result<Client> {
     Client::connect(&socket_path(vm)?)
         .with_context(|| format!("there is no machine {vm} (see `ferry ps`)"))
 }
@@ -27,16 +27,21 @@ pub fn tell(vm: &str, request: &Request) -> Result<ExitCode> {
     }
 }
 
+/// `ferry resolve`.
+pub fn resolve(options: &ResolveOptions) -> Result<ExitCode> {
+    tell(&options.vm, &Request::Resolve { run_here: options.run_here })
+}
+
 /// `ferry ps`.
 pub fn list() -> Result<ExitCode> {
     println!(
-        "{:<16} {:<10} {:>8} {:>10} {:>5} {:>14}",
+        "{:<16} {:<11} {:>8} {:>10} {:>5} {:>14}",
         "NAME", "STATE", "PID", "MEMORY", "CPUS", "INSTRUCTIONS"
     );
     for found in control::running()? {
         let status = found.status;
         println!(
-            "{:<16} {:<10} {:>8} {:>10} {:>5} {:>14}",
+            "{:<16} {:<11} {:>8} {:>10} {:>5} {:>14}",
             status.name,
             status.state,
             status.pid,
@@ -104,7 +109,9 @@ pub fn carry_out(
             Reply::Progress(report) => progress(&report),
             Reply::Moved(summary) => return Ok(summary),
             Reply::Failed { reason } => bail!("{vm} was not moved to {address}: {reason}"),
-            Reply::Done | Reply::Status(_) => bail!("{vm} gives an answer to another question"),
+            Reply::Done | Reply::Status(_) | Reply::Owner(_) => {
+                bail!("{vm} gives an answer to another question")
+            }
         }
     }
 }

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
-use migration::{Cancel, Ownership, Settings, Silent};
+use migration::{Cancel, MigrationError, Ownership, Received, Settings, Silent, Standing};
 use transport::{Address, Listener};
 use vmm::{Endpoints, VmTarget};
 
+use crate::arbiter::Chosen;
 use crate::cli::ReceiveOptions;
 use crate::options::{self, Outputs};
 use crate::running::{self, Listening};
@@ -22,6 +23,7 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     // What is wrong with this host is said before anybody connects.
     let host = options::host(&options.host, &[])?;
     Outputs::new(&options.host, &host)?;
+    let chosen = Chosen::new(&options.host.arbiter)?;
     let listener = Listener::bind(&address)?;
     // A script reads this line to learn the port.
     println!("listening at {}", listener.address());
@@ -29,17 +31,17 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     let cancel = Cancel::new();
     let channel = listener.accept(None, cancel.flag())?;
     let (mut target, keyboard) = target(options)?;
-    migration::receive(
+    let mut ownership = chosen.arriving(&options.host, target.config(), host);
+    let received = migration::receive(
         &mut target,
         channel,
-        &mut Ownership::without_record(),
+        &mut ownership,
         &Settings::default(),
         &mut Silent,
         &cancel,
-    )
-    .map_err(|error| anyhow!("{error}"))?;
+    );
     drop(listener);
-    finish(target, &keyboard)
+    finish(received, target, &keyboard, ownership)
 }
 
 /// `ferry restore ADDRESS`.
@@ -48,18 +50,20 @@ pub fn restore(options: &ReceiveOptions) -> Result<ExitCode> {
 }
 
 fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
+    let host = options::host(&options.host, &[])?;
+    let chosen = Chosen::new(&options.host.arbiter)?;
     let intake = transport::open_intake(address, None)?;
     let (mut target, keyboard) = target(options)?;
-    migration::restore_from(
+    let mut ownership = chosen.arriving(&options.host, target.config(), host);
+    let received = migration::restore_from(
         &mut target,
         intake,
-        &mut Ownership::without_record(),
+        &mut ownership,
         &Settings::stop_and_save(),
         &mut Silent,
         &Cancel::new(),
-    )
-    .map_err(|error| anyhow!("{error}"))?;
-    finish(target, &keyboard)
+    );
+    finish(received, target, &keyboard, ownership)
 }
 
 type Keyboard = Arc<Mutex<Result<Option<String>>>>;
@@ -81,7 +85,18 @@ fn target(options: &ReceiveOptions) -> Result<(VmTarget, Keyboard)> {
     Ok((target, keyboard))
 }
 
-fn finish(target: VmTarget, keyboard: &Keyboard) -> Result<ExitCode> {
+fn finish(
+    received: Result<Received, MigrationError>,
+    target: VmTarget,
+    keyboard: &Keyboard,
+    ownership: Ownership,
+) -> Result<ExitCode> {
+    let stuck = match received {
+        Ok(_) => None,
+        // It is nowhere else by now: it must not end with this process.
+        Err(error) if error.standing == Standing::Stuck => Some(error),
+        Err(error) => return Err(anyhow!("{error}")),
+    };
     let vm = target.into_vm().context("the machine was not taken over")?;
     let mut kept = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
     let keyboard = std::mem::replace(&mut *kept, Ok(None));
@@ -91,6 +106,10 @@ fn finish(target: VmTarget, keyboard: &Keyboard) -> Result<ExitCode> {
         eprintln!("ferry: {error:#}");
         None
     });
-    let listening = Listening::for_arrived(&vm)?;
+    let listening = Listening::for_arrived(&vm, ownership)?;
+    if let Some(error) = stuck {
+        eprintln!("ferry: {error}; `ferry resume {}` tries again", vm.config().name);
+        listening.set_without_disks();
+    }
     running::attend(&vm, keyboard, listening)
 }

@@ -2,26 +2,21 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use control::{Controlled, MigrateSettings, ProgressReport, Server, Status, Summary, socket_path};
-use migration::{Cancel, Observer, Ownership, Progress};
-use transport::Address;
+use control::{Server, socket_path};
+use migration::Ownership;
 use vmm::{End, Vm, VmState};
 
+use crate::arbiter::Chosen;
 use crate::cli::RunOptions;
+use crate::controlled::ControlledVm;
 use crate::options::{self, Outputs};
 use crate::signals::{self, Asked};
 use crate::terminal::{self, Keys, Raw, Typed};
-
-/// How long a destination may take to answer the call.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a pipe may take no bytes.
-const PIPE_LIMIT: Duration = Duration::from_secs(60);
 
 /// `ferry run`.
 pub fn run(options: &RunOptions) -> Result<ExitCode> {
@@ -30,9 +25,17 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
     let boot = options::boot(options, &config)?;
     let outputs = Outputs::new(&options.host, &host)?;
     let (endpoints, keyboard) = outputs.open(&config)?;
-    let vm = Vm::create(&config, &boot, &host, endpoints)?;
+    // Nobody else has this machine, from here on.
+    let ownership = Chosen::new(&options.host.arbiter)?.start(&options.host, &config, &host)?;
+    let vm = match Vm::create(&config, &boot, &host, endpoints) {
+        Ok(vm) => vm,
+        Err(error) => {
+            give_back(ownership);
+            return Err(error.into());
+        }
+    };
     // A name that is taken is found out before the guest does anything.
-    let listening = Listening::new(&vm)?;
+    let listening = Listening::new(&vm, ownership)?;
     if !options.paused {
         vm.resume()?;
     }
@@ -55,10 +58,21 @@ impl Listening {
     ///
     /// # Errors
     /// If another machine has the name, or there is no place for sockets.
-    pub fn new(vm: &Vm) -> Result<Self> {
-        let controlled = Arc::new(ControlledVm::new(vm.clone()));
-        let server = Some(serve(&controlled)?);
+    pub fn new(vm: &Vm, ownership: Ownership) -> Result<Self> {
+        let controlled = ControlledVm::new(vm.clone(), ownership);
+        let server = match serve(&controlled) {
+            Ok(server) => Some(server),
+            Err(error) => {
+                give_back(controlled.take_ownership());
+                return Err(error);
+            }
+        };
         Ok(Self { controlled, server, asked: hear_signals(vm)? })
+    }
+
+    /// The guest could not be started, perhaps for want of its disks.
+    pub fn set_without_disks(&self) {
+        self.controlled.set_without_disks();
     }
 
     /// Listens for a machine that has arrived, and runs by now: it goes on even if it cannot be
@@ -66,9 +80,9 @@ impl Listening {
     ///
     /// # Errors
     /// If signals cannot be handled.
-    pub fn for_arrived(vm: &Vm) -> Result<Self> {
+    pub fn for_arrived(vm: &Vm, ownership: Ownership) -> Result<Self> {
         let asked = hear_signals(vm)?;
-        let controlled = Arc::new(ControlledVm::new(vm.clone()));
+        let controlled = ControlledVm::new(vm.clone(), ownership);
         let started = Instant::now();
         let server = loop {
             match serve(&controlled) {
@@ -85,7 +99,7 @@ impl Listening {
 }
 
 fn serve(controlled: &Arc<ControlledVm>) -> Result<Server> {
-    let name = &controlled.vm.config().name;
+    let name = &controlled.vm().config().name;
     let path = socket_path(name).context("there is no place for control sockets")?;
     Server::start(&path, controlled.clone())
         .with_context(|| format!("cannot listen at {} for the machine {name}", path.display()))
@@ -94,6 +108,14 @@ fn serve(controlled: &Arc<ControlledVm>) -> Result<Server> {
 fn hear_signals(vm: &Vm) -> Result<Asked> {
     let vm = vm.clone();
     signals::on_end(move || vm.quit()).context("cannot handle signals")
+}
+
+/// The machine has ended here, in order.
+fn give_back(ownership: Ownership) {
+    if let Err(error) = ownership.end() {
+        // Whoever starts it next finds that its owner is no more.
+        eprintln!("ferry: the ownership record was not freed: {error}");
+    }
 }
 
 /// Serves a machine's console until it ends.
@@ -113,6 +135,7 @@ pub fn attend(vm: &Vm, keyboard: Option<String>, listening: Listening) -> Result
     }
     let end = vm.wait();
     controlled.wait_for_move();
+    give_back(controlled.take_ownership());
     drop(raw);
     terminal::restore();
     drop(server);
@@ -155,115 +178,5 @@ fn type_on(vm: &Vm, id: &str) {
                 Typed::End => return,
             }
         }
-    }
-}
-
-/// A machine behind its control socket.
-pub struct ControlledVm {
-    vm: Vm,
-    moving: Mutex<()>,
-    answering: AtomicBool,
-}
-
-impl ControlledVm {
-    fn new(vm: Vm) -> Self {
-        Self { vm, moving: Mutex::new(()), answering: AtomicBool::new(false) }
-    }
-
-    /// Waits until the answer to a migration that is over has been sent.
-    fn wait_for_move(&self) {
-        while self.answering.load(Ordering::Acquire) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-struct Report<'a>(&'a mut dyn FnMut(ProgressReport));
-
-impl Observer for Report<'_> {
-    fn progress(&mut self, progress: &Progress) {
-        (self.0)(progress.into());
-    }
-}
-
-impl Controlled for ControlledVm {
-    fn status(&self) -> Status {
-        let config = self.vm.config();
-        let status = self.vm.status();
-        Status {
-            name: config.name.clone(),
-            state: match status.state {
-                VmState::Running => "running".to_owned(),
-                VmState::Paused => "paused".to_owned(),
-                VmState::Gone => "gone".to_owned(),
-                VmState::Ended(end) => format!("{end:?}").to_lowercase(),
-            },
-            pid: std::process::id(),
-            memory: config.memory_bytes,
-            cpus: config.cpus.count,
-            instructions: status.instructions,
-            virtual_ns: status.virtual_ns,
-            throttle: status.throttle,
-        }
-    }
-
-    fn pause(&self) -> Result<(), String> {
-        let _idle = self.moving.try_lock().map_err(|_| "a migration is under way".to_owned())?;
-        self.vm.pause().map_err(|error| error.to_string())
-    }
-
-    fn resume(&self) -> Result<(), String> {
-        let _idle = self.moving.try_lock().map_err(|_| "a migration is under way".to_owned())?;
-        self.vm.resume().map_err(|error| error.to_string())
-    }
-
-    fn quit(&self) {
-        self.vm.quit();
-    }
-
-    fn power_button(&self) {
-        self.vm.press_power_button();
-    }
-
-    fn migrate(
-        &self,
-        address: &str,
-        settings: &MigrateSettings,
-        progress: &mut dyn FnMut(ProgressReport),
-        cancel: &Cancel,
-    ) -> Result<Summary, String> {
-        let _moving =
-            self.moving.try_lock().map_err(|_| "a migration is under way already".to_owned())?;
-        let address: Address = address.parse().map_err(|error| format!("{error}"))?;
-        let settings = settings.resolve(address.is_two_way());
-        let mut source = self.vm.source();
-        let mut ownership = Ownership::without_record();
-        let mut report = Report(progress);
-        let sentence = |error: &dyn std::error::Error| {
-            let mut text = error.to_string();
-            let mut next = error.source();
-            while let Some(cause) = next {
-                text = format!("{text}: {cause}");
-                next = cause.source();
-            }
-            text
-        };
-        let outcome = if address.is_two_way() {
-            let channel = transport::connect(&address, CONNECT_LIMIT)
-                .map_err(|error| format!("{}; the guest goes on here", sentence(&error)))?;
-            migration::migrate(&mut source, channel, &mut ownership, &settings, &mut report, cancel)
-        } else {
-            let sink = transport::open_sink(&address, Some(PIPE_LIMIT))
-                .map_err(|error| format!("{}; the guest goes on here", sentence(&error)))?;
-            migration::save_to(&mut source, sink, &mut ownership, &settings, &mut report, cancel)
-        };
-        let outcome = outcome.map_err(|error| error.to_string())?;
-        self.answering.store(true, Ordering::Release);
-        Ok((&outcome).into())
-    }
-
-    fn after_move(&self) {
-        self.vm.set_gone();
-        self.answering.store(false, Ordering::Release);
     }
 }

@@ -1,6 +1,8 @@
 //! The machine as the migration engine sees it: a source that runs behind a [`Vm`], and a target
 //! that is built from what arrives.
 
+use std::sync::{Arc, OnceLock};
+
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
 use migration::{Cause, MigrationSource, MigrationTarget, Refusal, SharedSchemas};
@@ -91,6 +93,7 @@ type MakeEndpoints = Box<dyn FnOnce(&MachineConfig) -> Endpoints + Send>;
 pub struct VmTarget {
     host: HostConfig,
     endpoints: Option<MakeEndpoints>,
+    config: Arc<OnceLock<MachineConfig>>,
     machine: Option<Machine>,
     run_at_once: bool,
     without_thread: bool,
@@ -107,6 +110,7 @@ impl VmTarget {
         Self {
             host,
             endpoints: Some(Box::new(endpoints)),
+            config: Arc::default(),
             machine: None,
             run_at_once: false,
             without_thread: false,
@@ -126,9 +130,24 @@ impl VmTarget {
         self.machine
     }
 
-    /// The machine, once it was taken over.
-    pub fn into_vm(self) -> Option<Vm> {
+    /// The machine's configuration, once it has arrived.
+    pub fn config(&self) -> Arc<OnceLock<MachineConfig>> {
+        Arc::clone(&self.config)
+    }
+
+    /// The machine, once it was taken over. One that is owned here and could not be started is
+    /// paused, and may lack its disks' locks.
+    pub fn into_vm(mut self) -> Option<Vm> {
+        if let (None, Some(machine)) = (&self.vm, self.machine.take()) {
+            self.vm = Some(self.adopt(machine));
+        }
         self.vm
+    }
+
+    fn adopt(&mut self, machine: Machine) -> Vm {
+        let endpoints =
+            self.endpoints.take().map_or_else(Endpoints::default, |make| make(machine.config()));
+        Vm::adopt(machine, endpoints)
     }
 
     fn built(&mut self) -> &mut Machine {
@@ -153,6 +172,8 @@ impl MigrationTarget for VmTarget {
         }
         let built =
             Machine::build(&config, &self.host).map_err(|error| Refusal::new(chain(&error)))?;
+        // Built once only; a second configuration never comes.
+        let _ = self.config.set(config);
         self.machine = Some(built);
         Ok(())
     }
@@ -185,9 +206,7 @@ impl MigrationTarget for VmTarget {
         }
         let Some(mut machine) = self.machine.take() else { return Err(VmError::Over.into()) };
         let locked = machine.lock_disks();
-        let endpoints =
-            self.endpoints.take().map_or_else(Endpoints::default, |make| make(machine.config()));
-        let vm = Vm::adopt(machine, endpoints);
+        let vm = self.adopt(machine);
         self.vm = Some(vm.clone());
         locked?;
         if self.run_at_once {

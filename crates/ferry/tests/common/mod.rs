@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod relay;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read};
 use std::path::PathBuf;
@@ -21,7 +23,11 @@ impl Host {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferry"));
-        command.args(arguments).env("XDG_RUNTIME_DIR", &self.folder).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", &self.folder)
+            .env("XDG_STATE_HOME", self.folder.join("state"))
+            .stdin(Stdio::null());
         command
     }
 
@@ -45,6 +51,13 @@ impl Host {
         let mut receiver = self.start(&[&["receive", "tcp:127.0.0.1:0"], arguments].concat());
         let address = receiver.line("listening at ").replace("listening at ", "");
         (receiver, address)
+    }
+
+    /// What a machine of this host is doing, as `ferry ps` says; `None` if it is not there.
+    pub fn state(&self, name: &str) -> Option<String> {
+        let listed = text(&self.ferry(&["ps"]));
+        let line = listed.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+        line.split_whitespace().nth(1).map(str::to_owned)
     }
 
     pub fn path(&self, name: &str) -> String {

@@ -173,6 +173,11 @@ impl Ownership {
         self.undecided.is_some()
     }
 
+    /// True if a grant was not confirmed, and the record can still tell what became of it.
+    pub fn is_in_dispute(&self) -> bool {
+        self.undecided.as_ref().is_some_and(SourceMachine::is_in_dispute)
+    }
+
     /// Where the record is kept, if it is.
     pub fn place(&self) -> Option<String> {
         match &self.keeper {
@@ -275,6 +280,8 @@ impl Ownership {
     pub fn end(mut self) -> Result<(), Cause> {
         let result = match self.owned.take() {
             None => Ok(()),
+            // It may be somebody else's.
+            Some(_) if self.undecided.is_some() => Ok(()),
             Some(owned) => {
                 let free = owned.next(self.me.clone(), RecordState::Free);
                 match self.swap(Some(&owned), &free) {

@@ -1,0 +1,308 @@
+//! A machine behind its control socket: what it does when it is asked.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use control::{Controlled, MigrateSettings, OwnerReport, ProgressReport, Status, Summary};
+use machine::format_uuid;
+use migration::{
+    Cancel, MigrationError, MigrationSource, Observer, Outcome, Ownership, Progress, Settled,
+    Standing, Word,
+};
+use transport::Address;
+use vmm::{Vm, VmState};
+
+/// How long a destination may take to answer the call.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a pipe may take no bytes.
+const PIPE_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at the record of a move that nobody could confirm.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// A machine, the right to run it, and the one migration that it can be in.
+pub struct ControlledVm {
+    vm: Vm,
+    ownership: Mutex<Ownership>,
+    moving: Mutex<()>,
+    /// Ends the migration that is under way.
+    cancel: Mutex<Cancel>,
+    answering: AtomicBool,
+    /// A grant was not confirmed. The guest is paused, and may run elsewhere.
+    doubt: AtomicBool,
+    /// The guest ran when the move began that is in doubt.
+    ran: AtomicBool,
+    /// The guest is this process's, and its disks could not be taken.
+    without_disks: AtomicBool,
+    itself: Weak<Self>,
+}
+
+struct Report<'a>(&'a mut dyn FnMut(ProgressReport));
+
+impl Observer for Report<'_> {
+    fn progress(&mut self, progress: &Progress) {
+        (self.0)(progress.into());
+    }
+}
+
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+impl ControlledVm {
+    /// A machine that this process owns.
+    pub fn new(vm: Vm, ownership: Ownership) -> Arc<Self> {
+        Arc::new_cyclic(|itself| Self {
+            vm,
+            ownership: Mutex::new(ownership),
+            moving: Mutex::new(()),
+            cancel: Mutex::default(),
+            answering: AtomicBool::new(false),
+            doubt: AtomicBool::new(false),
+            ran: AtomicBool::new(false),
+            without_disks: AtomicBool::new(false),
+            itself: itself.clone(),
+        })
+    }
+
+    /// The machine.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The guest could not be started for want of its disks, perhaps.
+    pub fn set_without_disks(&self) {
+        self.without_disks.store(true, Ordering::Release);
+    }
+
+    /// Waits until the answer to a migration that is over has been sent.
+    pub fn wait_for_move(&self) {
+        while self.answering.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The right to the machine, which has ended; so does its migration.
+    pub fn take_ownership(&self) -> Ownership {
+        self.cancel.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        std::mem::replace(&mut *self.ownership(), Ownership::without_record())
+    }
+
+    fn ownership(&self) -> MutexGuard<'_, Ownership> {
+        // It is whole between any two calls on it.
+        self.ownership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> Result<MutexGuard<'_, ()>, String> {
+        self.moving.try_lock().map_err(|_| "a migration is under way".to_owned())
+    }
+
+    fn check_no_doubt(&self) -> Result<(), String> {
+        if !self.doubt.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let name = &self.vm.config().name;
+        Err(format!(
+            "its last move was not confirmed, and it may run at the destination; look there, and \
+             then use `ferry resolve {name} --run-here` or `--gone`"
+        ))
+    }
+
+    fn run_migration(
+        &self,
+        address: &str,
+        settings: &MigrateSettings,
+        ownership: &mut Ownership,
+        observer: &mut dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Result<Outcome, MigrationError>, String> {
+        let address: Address = address.parse().map_err(|error| format!("{error}"))?;
+        let settings = settings.resolve(address.is_two_way());
+        let mut source = self.vm.source();
+        let stays = |error| format!("{}; the guest goes on here", sentence(&error));
+        Ok(if address.is_two_way() {
+            let channel = transport::connect(&address, CONNECT_LIMIT).map_err(stays)?;
+            migration::migrate(&mut source, channel, ownership, &settings, observer, cancel)
+        } else {
+            let sink = transport::open_sink(&address, Some(PIPE_LIMIT)).map_err(stays)?;
+            migration::save_to(&mut source, sink, ownership, &settings, observer, cancel)
+        })
+    }
+
+    /// Asks the record, or takes the operator's word.
+    fn settle(&self, word: Option<Word>) -> Settled {
+        let resume = self.ran.load(Ordering::Acquire);
+        let settled = migration::settle(&mut self.vm.source(), &mut self.ownership(), resume, word);
+        if !matches!(settled, Settled::Undecided(_)) {
+            self.doubt.store(false, Ordering::Release);
+        }
+        if let Settled::NotResumed(_) = settled {
+            self.set_without_disks();
+        }
+        settled
+    }
+
+    /// A move was not confirmed. Where a record can tell, it is asked until it does.
+    fn enter_doubt(&self, ran: bool, in_dispute: bool) {
+        self.ran.store(ran, Ordering::Release);
+        self.doubt.store(true, Ordering::Release);
+        if !in_dispute {
+            return;
+        }
+        let itself = self.itself.clone();
+        let ask = move || {
+            loop {
+                thread::sleep(LOOK_AGAIN);
+                let Some(vm) = itself.upgrade() else { return };
+                let Ok(_idle) = vm.idle() else { continue };
+                if !vm.doubt.load(Ordering::Acquire) {
+                    return;
+                }
+                let name = &vm.vm.config().name;
+                match vm.settle(None) {
+                    Settled::Undecided(_) => {}
+                    Settled::Here => {
+                        eprintln!("ferry: the record leaves {name} here: it goes on");
+                        return;
+                    }
+                    Settled::NotResumed(why) => {
+                        eprintln!("ferry: the record leaves {name} here, paused: {why}");
+                        return;
+                    }
+                    Settled::Gone => {
+                        vm.vm.set_gone();
+                        return;
+                    }
+                }
+            }
+        };
+        // Without the thread the operator's word is what is left.
+        let _ = thread::Builder::new().name("ownership".to_owned()).spawn(ask);
+    }
+}
+
+impl Controlled for ControlledVm {
+    fn status(&self) -> Status {
+        let config = self.vm.config();
+        let status = self.vm.status();
+        Status {
+            name: config.name.clone(),
+            state: match status.state {
+                VmState::Running => "running".to_owned(),
+                VmState::Paused if self.doubt.load(Ordering::Acquire) => "unconfirmed".to_owned(),
+                VmState::Paused => "paused".to_owned(),
+                VmState::Gone => "gone".to_owned(),
+                VmState::Ended(end) => format!("{end:?}").to_lowercase(),
+            },
+            pid: std::process::id(),
+            memory: config.memory_bytes,
+            cpus: config.cpus.count,
+            instructions: status.instructions,
+            virtual_ns: status.virtual_ns,
+            throttle: status.throttle,
+        }
+    }
+
+    fn pause(&self) -> Result<(), String> {
+        let _idle = self.idle()?;
+        self.vm.pause().map_err(|error| error.to_string())
+    }
+
+    fn resume(&self) -> Result<(), String> {
+        let _idle = self.idle()?;
+        self.check_no_doubt()?;
+        if self.without_disks.load(Ordering::Acquire) {
+            self.vm.source().retake().map_err(|error| sentence(error.as_ref()))?;
+            self.without_disks.store(false, Ordering::Release);
+        }
+        self.vm.resume().map_err(|error| error.to_string())
+    }
+
+    fn quit(&self) {
+        self.vm.quit();
+    }
+
+    fn power_button(&self) {
+        self.vm.press_power_button();
+    }
+
+    fn migrate(
+        &self,
+        address: &str,
+        settings: &MigrateSettings,
+        progress: &mut dyn FnMut(ProgressReport),
+        cancel: &Cancel,
+    ) -> Result<Summary, String> {
+        let _moving = self.idle()?;
+        self.check_no_doubt()?;
+        let ran = self.vm.status().state == VmState::Running;
+        *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+        let mut ownership = self.ownership();
+        let mut report = Report(progress);
+        let outcome = self.run_migration(address, settings, &mut ownership, &mut report, cancel)?;
+        match outcome {
+            Ok(outcome) => {
+                self.answering.store(true, Ordering::Release);
+                Ok((&outcome).into())
+            }
+            Err(error) => {
+                match error.standing {
+                    Standing::Unconfirmed => self.enter_doubt(ran, ownership.is_in_dispute()),
+                    Standing::NotResumed(_) => self.set_without_disks(),
+                    _ => {}
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn owner(&self) -> OwnerReport {
+        // While a migration runs it has the record.
+        let vm = format_uuid(&self.vm.config().uuid);
+        let unconfirmed = self.doubt.load(Ordering::Acquire);
+        let Ok(mut ownership) = self.ownership.try_lock() else {
+            let record = Some("a migration is under way".to_owned());
+            return OwnerReport { vm, process: String::new(), place: None, record, unconfirmed };
+        };
+        let record = match ownership.read() {
+            Ok(record) => record.map(|record| record.to_string()),
+            Err(error) => Some(sentence(error.as_ref())),
+        };
+        let (process, place) = (ownership.me().to_string(), ownership.place());
+        OwnerReport { vm, process, place, record, unconfirmed }
+    }
+
+    fn resolve(&self, run_here: bool) -> Result<bool, String> {
+        let _idle = self.idle()?;
+        if !self.doubt.load(Ordering::Acquire) {
+            return Err("nothing about it is in doubt".to_owned());
+        }
+        let word = if run_here { Word::RunHere } else { Word::Gone };
+        match (self.settle(Some(word)), run_here) {
+            (Settled::Here, true) => Ok(false),
+            (Settled::Here, false) => Err("the record says that it is here: it goes on".to_owned()),
+            (Settled::Gone, false) => {
+                self.answering.store(true, Ordering::Release);
+                Ok(true)
+            }
+            (Settled::Gone, true) => {
+                self.vm.set_gone();
+                Err("the record says that it is elsewhere: it ends here".to_owned())
+            }
+            (Settled::NotResumed(why), _) => Err(format!("it is here, paused: {why}")),
+            (Settled::Undecided(why), _) => Err(why),
+        }
+    }
+
+    fn after_move(&self) {
+        self.vm.set_gone();
+        self.answering.store(false, Ordering::Release);
+    }
+}
