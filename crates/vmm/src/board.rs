@@ -64,7 +64,7 @@ impl Board {
             files: Vec::new(),
         };
         let fw_cfg = FwCfg::new(contents, ram.clone()).map_err(BackendError::FwCfg)?;
-        Ok(Self {
+        let mut board = Self {
             interrupts: Interrupts::new(config.cpus.count),
             pit: I8254::new(),
             hpet: config.hpet.then(Hpet::new),
@@ -79,7 +79,11 @@ impl Board {
             attention: false,
             request: None,
             clock,
-        })
+        };
+        // Lines that are up from the start, the 8254's for one, are told before a guest can unmask
+        // them: they are no edges.
+        board.advance_to(0);
+        Ok(board)
     }
 
     /// What the guest asked for since the last call.
