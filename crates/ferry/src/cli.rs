@@ -51,8 +51,21 @@ pub enum Command {
     Owner(OwnerOptions),
     /// Say what became of a machine whose move nobody could confirm.
     Resolve(ResolveOptions),
-    /// Say what a saved stream holds.
+    /// Say what a saved stream holds: one of Ferry's, or one of QEMU's of any machine type.
     Inspect(InspectOptions),
+    /// Check all that can be checked of a saved stream, and say what cannot.
+    Verify {
+        /// The saved stream, Ferry's or QEMU's.
+        file: PathBuf,
+    },
+    /// Say in what two saved streams differ: sections, fields, pages of memory. Exit status 1 if
+    /// they do.
+    Diff {
+        /// A saved stream, Ferry's or QEMU's.
+        left: PathBuf,
+        /// Another.
+        right: PathBuf,
+    },
     /// Show a running guest that moves between two processes, there and back.
     Demo(DemoOptions),
 }

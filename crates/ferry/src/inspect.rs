@@ -12,7 +12,7 @@ use stream::{Event, Schemas, StreamReader};
 use vmstate::{SavedSection, StructValue, Value};
 
 use crate::cli::InspectOptions;
-use crate::text;
+use crate::{saved, text};
 
 /// A RAM block and its pages, as the stream has them.
 struct Block {
@@ -35,8 +35,11 @@ struct Contents {
 
 /// `ferry inspect FILE`.
 pub fn inspect(options: &InspectOptions) -> Result<ExitCode> {
-    let file = File::open(&options.file)
+    let mut file = File::open(&options.file)
         .with_context(|| format!("cannot read {}", options.file.display()))?;
+    if !saved::is_ferrys(&mut file)? {
+        return saved::inspect(&options.file, file, options.json);
+    }
     let contents = read(BufReader::with_capacity(1 << 20, file))
         .with_context(|| format!("{} is no whole stream", options.file.display()))?;
     if options.json {

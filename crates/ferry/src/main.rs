@@ -10,9 +10,11 @@ mod move_away;
 mod options;
 mod receive;
 mod running;
+mod saved;
 mod signals;
 mod terminal;
 mod text;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         cli::Command::Owner(options) => arbiter::owner(&options),
         cli::Command::Resolve(options) => move_away::resolve(&options),
         cli::Command::Inspect(options) => inspect::inspect(&options),
+        cli::Command::Verify { file } => verify::verify(&file),
+        cli::Command::Diff { left, right } => saved::diff(&left, &right),
         cli::Command::Demo(options) => demo::demo(&options),
     };
     match result {
