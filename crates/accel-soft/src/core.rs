@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cpu::{
-    AcceleratorError, CpuModel, CpuState, DescriptorTable, InterruptShadow, Msrs, Segment,
-    Topology, flags as f,
+    AcceleratorError, CpuModel, CpuState, DescriptorTable, InterruptShadow, Msrs, PendingEvent,
+    Segment, Topology, flags as f,
 };
 use memory::GuestRam;
 
@@ -100,6 +100,9 @@ pub(crate) struct Core {
     pub(crate) steps_out: bool,
     pub(crate) nmi_pending: bool,
     pub(crate) nmi_blocked: bool,
+    /// Events that another accelerator took up and did not deliver; they come before anything else.
+    pub(crate) exception: PendingEvent,
+    pub(crate) interrupt: PendingEvent,
     pub(crate) init_pending: bool,
     pub(crate) startup_pending: Option<u8>,
     /// HLT or PAUSE ended the block.
@@ -162,6 +165,8 @@ impl Core {
             steps_out: false,
             nmi_pending: false,
             nmi_blocked: false,
+            exception: PendingEvent::default(),
+            interrupt: PendingEvent::default(),
             init_pending: false,
             startup_pending: None,
             yielded: false,
@@ -364,8 +369,8 @@ impl Core {
             interrupt_shadow,
             nmi_pending,
             nmi_blocked,
-            exception: _,
-            interrupt: _,
+            exception,
+            interrupt,
         } = state.clone();
         self.set_general(&general);
         self.rip = rip;
@@ -395,6 +400,8 @@ impl Core {
         self.shadow = interrupt_shadow;
         self.nmi_pending = nmi_pending;
         self.nmi_blocked = nmi_blocked;
+        self.exception = exception;
+        self.interrupt = interrupt;
         self.init_pending = false;
         self.startup_pending = None;
         self.set_cpl(if self.protected() { self.segments[CpuState::SS].privilege() } else { 0 });
@@ -435,8 +442,8 @@ impl Core {
             interrupt_shadow: self.shadow,
             nmi_pending: self.nmi_pending,
             nmi_blocked: self.nmi_blocked,
-            exception: cpu::PendingEvent::default(),
-            interrupt: cpu::PendingEvent::default(),
+            exception: self.exception,
+            interrupt: self.interrupt,
         }
     }
 
@@ -461,9 +468,6 @@ impl Core {
         };
         if let Err(invalid) = state.check() {
             return refuse(&invalid.to_string());
-        }
-        if state.exception.present || state.interrupt.present {
-            return refuse("an event waits in the middle of its delivery");
         }
         if state.xcr0 != 1 {
             return refuse("xcr0 names more than the x87 unit");

@@ -2,7 +2,7 @@
 //! 6.15), with double faults and shutdown.
 
 use cpu::flags as f;
-use cpu::{Activity, CpuState, Segment};
+use cpu::{Activity, CpuState, PendingEvent, Segment};
 
 use crate::core::{Core, RSP};
 use crate::descriptor::Descriptor;
@@ -64,6 +64,28 @@ impl Core {
         if self.deliver(vector, None, Source::External, rip).is_err() {
             self.deliver_fault();
         }
+    }
+
+    /// Delivers what another accelerator took up and did not deliver.
+    pub(crate) fn deliver_pending(&mut self) {
+        let (exception, interrupt) =
+            (std::mem::take(&mut self.exception), std::mem::take(&mut self.interrupt));
+        if exception.present && !exception.software {
+            let PendingEvent { vector, has_error_code, error_code, payload, .. } = exception;
+            // The interrupt stays; it is taken when the exception's handler has been entered.
+            self.interrupt = interrupt;
+            let error_code = has_error_code.then_some(error_code);
+            self.fault = Fault { vector, error_code, address: payload };
+            if vector == fault::DEBUG {
+                self.dr6 |= payload;
+                self.deliver_trap();
+            } else {
+                self.deliver_fault();
+            }
+        } else if interrupt.present && !interrupt.software {
+            self.deliver_external(interrupt.vector);
+        }
+        // An event of an INT instruction comes anew: the instruction was not passed.
     }
 
     /// Delivers one event; `back` is the address that the handler returns to. Nothing changes if

@@ -63,6 +63,11 @@ impl SoftVcpu {
             Activity::WaitForStartup => return Some(Exit::Idle),
             Activity::Running | Activity::Halted => {}
         }
+        while core.exception.present || core.interrupt.present {
+            core.activity = Activity::Running;
+            core.deliver_pending();
+            core.stop = false;
+        }
         if core.shadow == InterruptShadow::None {
             if core.nmi_pending && !core.nmi_blocked {
                 core.nmi_pending = false;
