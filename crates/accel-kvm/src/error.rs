@@ -40,6 +40,12 @@ pub enum KvmError {
     State(String),
 }
 
+impl From<KvmError> for cpu::AcceleratorError {
+    fn from(error: KvmError) -> Self {
+        Self::Host(Box::new(error))
+    }
+}
+
 impl KvmError {
     pub(crate) fn call(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
         move |error| Self::Call { call, source: error.into() }

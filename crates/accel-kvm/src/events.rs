@@ -82,8 +82,12 @@ pub(crate) fn from(events: &kvm_vcpu_events, shadow: InterruptShadow, state: &mu
         };
     }
     if events.interrupt.injected != 0 {
-        state.interrupt =
-            PendingEvent { present: true, vector: events.interrupt.nr, ..PendingEvent::default() };
+        state.interrupt = PendingEvent {
+            present: true,
+            vector: events.interrupt.nr,
+            software: events.interrupt.soft != 0,
+            ..PendingEvent::default()
+        };
     }
     let (sti, mov_ss) = (
         u32::from(events.interrupt.shadow) & KVM_X86_SHADOW_INT_STI != 0,

@@ -33,7 +33,7 @@ pub use host::host_model;
 pub use kick::Kicker;
 pub use lapic::ApicPage;
 pub use probe::{Finding, Probe, Tier};
-pub use tsc::host_tsc;
+pub use tsc::{host_tsc, write_is_seen as tsc_write_is_seen};
 pub use vcpu::KvmVcpu;
 pub use vm::{KvmAccelerator, MsiRoute};
 pub use vmm_sys_util::eventfd::EventFd;

@@ -71,7 +71,7 @@ pub(crate) fn set_offset(vcpu: &VcpuFd, value: u64) -> Result<(), KvmError> {
 
 /// True if a guest's RDTSC shows what was written to its TSC: found once, by a guest of two
 /// instructions.
-pub(crate) fn write_is_seen() -> bool {
+pub fn write_is_seen() -> bool {
     static SEEN: OnceLock<bool> = OnceLock::new();
     *SEEN.get_or_init(|| matches!(try_write(), Ok(true)))
 }

@@ -94,6 +94,9 @@ pub enum AcceleratorError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The host's part of the accelerator failed, for no vCPU in particular.
+    #[error("the host's part of the accelerator failed")]
+    Host(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The guest cannot go on, for a reason that is ours.
     #[error("vcpu {vcpu} at rip {rip:#x}: {reason}")]
     Run {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::config::{ClockMode, CpuConfig, MachineConfig, VirtioDevice, VirtioKind};
+use crate::config::{ClockMode, CpuConfig, HOST_MODEL, MachineConfig, VirtioDevice, VirtioKind};
 use crate::error::KnownTypes;
 use crate::machine_type::MachineType;
 use crate::size::format_size;
@@ -13,14 +13,8 @@ use crate::size::format_size;
 pub struct HostOffer {
     /// Machine types that it can run.
     pub machine_types: Vec<MachineType>,
-    /// CPU models that it knows.
-    pub cpu_models: Vec<CpuModelOffer>,
-    /// Most CPUs of one machine.
-    pub max_cpus: u32,
-    /// Which time-stamp counter frequencies its accelerator can keep.
-    pub tsc: TscOffer,
-    /// Whether its accelerator can count instructions (`clock=icount`).
-    pub icount: bool,
+    /// What the accelerator that would run the machine gives.
+    pub accelerator: AcceleratorOffer,
     /// Memory that a machine may have, in bytes.
     pub memory_available_bytes: u64,
     /// Disks that the host configuration names, by id.
@@ -31,13 +25,29 @@ pub struct HostOffer {
     pub consoles: BTreeSet<String>,
 }
 
+/// What an accelerator gives a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceleratorOffer {
+    /// CPU models that it knows.
+    pub cpu_models: Vec<CpuModelOffer>,
+    /// Most CPUs of one machine.
+    pub max_cpus: u32,
+    /// What CPUID says on this host, as a digest, if the accelerator has the model `host`.
+    pub host_cpuid: Option<[u8; 32]>,
+    /// Which time-stamp counter frequencies it can keep.
+    pub tsc: TscOffer,
+    /// Whether it can count instructions (`clock=icount`).
+    pub icount: bool,
+}
+
 /// A CPU model on an accelerator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuModelOffer {
     /// The model's name.
     pub name: String,
-    /// Features of the model that this accelerator cannot give a guest.
-    pub missing_features: Vec<String>,
+    /// What of the model's CPUID this accelerator cannot keep, each in words: `feature cx16 is
+    /// missing`, `bit avx2 cannot be masked`.
+    pub lacks: Vec<String>,
 }
 
 /// Which time-stamp counter frequencies an accelerator can keep.
@@ -47,6 +57,8 @@ pub enum TscOffer {
     Any,
     /// The host's own alone, in kHz.
     Fixed(u64),
+    /// None: guests see the host's counter as it is.
+    HostCounter,
 }
 
 /// A disk on a host.
@@ -82,12 +94,17 @@ pub enum Difference {
         /// Those that it knows.
         known: Vec<String>,
     },
-    /// The accelerator cannot give the guest a feature of the CPU model.
+    /// The accelerator cannot keep what the CPU model says of a feature.
     CpuFeature {
         /// The model.
         model: String,
-        /// The feature.
-        feature: String,
+        /// What it cannot.
+        lack: String,
+    },
+    /// The machine has the processor of the host where it started.
+    HostCpu {
+        /// Whether the accelerator here gives guests its host's processor at all.
+        offered: bool,
     },
     /// The machine has more CPUs than the host runs.
     Cpus {
@@ -103,6 +120,8 @@ pub enum Difference {
         /// What the accelerator has, in kHz.
         offered_khz: u64,
     },
+    /// The accelerator cannot set the time-stamp counter, which is promised.
+    TscValue,
     /// The accelerator cannot count instructions.
     Icount,
     /// The machine has more memory than the host gives.
@@ -167,9 +186,16 @@ impl fmt::Display for Difference {
             Difference::CpuModel { name, known } => {
                 write!(f, "cpu model {name:?} is unknown here; known: {}", known.join(", "))
             }
-            Difference::CpuFeature { model, feature } => {
-                write!(f, "cpu model {model}: this accelerator cannot offer feature {feature}")
+            Difference::CpuFeature { model, lack } => {
+                write!(f, "cpu model {model}: {lack}")
             }
+            Difference::HostCpu { offered: false } => {
+                f.write_str("cpu model host: this accelerator has no such model")
+            }
+            Difference::HostCpu { offered: true } => f.write_str(
+                "cpu model host: the machine has the processor of the host where it started, \
+                 and this one has another",
+            ),
             Difference::Cpus { needed, offered } => {
                 write!(f, "cpus: the machine has {needed}, this host runs at most {offered}")
             }
@@ -177,6 +203,9 @@ impl fmt::Display for Difference {
                 f,
                 "tsc: the machine promises {promised_khz} kHz, this accelerator has {offered_khz} \
                  kHz and cannot scale it"
+            ),
+            Difference::TscValue => f.write_str(
+                "tsc: the machine promises its time-stamp counter, this accelerator cannot set it",
             ),
             Difference::Icount => {
                 f.write_str("clock: the machine counts instructions, this accelerator cannot")
@@ -234,10 +263,7 @@ pub fn check(config: &MachineConfig, host: &HostOffer) -> Vec<Difference> {
             known: host.machine_types.clone(),
         });
     }
-    check_cpus(cpus, host, &mut differences);
-    if matches!(clock, ClockMode::Icount { .. }) && !host.icount {
-        differences.push(Difference::Icount);
-    }
+    check_processors(cpus, *clock, &host.accelerator, &mut differences);
     if *memory_bytes > host.memory_available_bytes {
         differences.push(Difference::Memory {
             needed: *memory_bytes,
@@ -254,27 +280,53 @@ pub fn check(config: &MachineConfig, host: &HostOffer) -> Vec<Difference> {
     differences
 }
 
-fn check_cpus(cpus: &CpuConfig, host: &HostOffer, differences: &mut Vec<Difference>) {
-    let CpuConfig { model, count, tsc_khz, promise_tsc } = cpus;
+/// Every reason why an accelerator cannot run this machine; none if it can.
+pub fn check_accelerator(config: &MachineConfig, offer: &AcceleratorOffer) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    check_processors(&config.cpus, config.clock, offer, &mut differences);
+    differences
+}
+
+fn check_processors(
+    cpus: &CpuConfig,
+    clock: ClockMode,
+    host: &AcceleratorOffer,
+    differences: &mut Vec<Difference>,
+) {
+    let CpuConfig { model, count, tsc_khz, promise_tsc, promise_cpuid, host_cpuid } = cpus;
     match host.cpu_models.iter().find(|offer| offer.name == *model) {
+        _ if model == HOST_MODEL => {
+            if host.host_cpuid.is_none() || host.host_cpuid != *host_cpuid {
+                let offered = host.host_cpuid.is_some();
+                differences.push(Difference::HostCpu { offered });
+            }
+        }
         None => differences.push(Difference::CpuModel {
             name: model.clone(),
             known: host.cpu_models.iter().map(|offer| offer.name.clone()).collect(),
         }),
+        Some(_) if !promise_cpuid => {}
         Some(offer) => {
-            differences.extend(offer.missing_features.iter().map(|feature| {
-                Difference::CpuFeature { model: model.clone(), feature: feature.clone() }
-            }));
+            differences.extend(
+                offer.lacks.iter().map(|lack| Difference::CpuFeature {
+                    model: model.clone(),
+                    lack: lack.clone(),
+                }),
+            );
         }
     }
     if *count > host.max_cpus {
         differences.push(Difference::Cpus { needed: *count, offered: host.max_cpus });
     }
-    if let TscOffer::Fixed(offered_khz) = host.tsc
-        && *promise_tsc
-        && offered_khz != *tsc_khz
-    {
-        differences.push(Difference::Tsc { promised_khz: *tsc_khz, offered_khz });
+    match host.tsc {
+        TscOffer::Fixed(offered_khz) if *promise_tsc && offered_khz != *tsc_khz => {
+            differences.push(Difference::Tsc { promised_khz: *tsc_khz, offered_khz });
+        }
+        TscOffer::HostCounter if *promise_tsc => differences.push(Difference::TscValue),
+        TscOffer::Any | TscOffer::Fixed(_) | TscOffer::HostCounter => {}
+    }
+    if matches!(clock, ClockMode::Icount { .. }) && !host.icount {
+        differences.push(Difference::Icount);
     }
 }
 

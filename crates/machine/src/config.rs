@@ -6,6 +6,8 @@ use crate::board;
 use crate::error::ConfigError;
 use crate::machine_type::MachineType;
 
+/// The CPU model that is the processor of the host where the machine started.
+pub const HOST_MODEL: &str = "host";
 /// Most CPUs of a machine.
 pub const MAX_CPUS: u32 = 16;
 /// Least memory of a machine, in bytes.
@@ -63,6 +65,12 @@ pub struct CpuConfig {
     /// Whether the guest is promised that this frequency holds for its whole life, so that a host
     /// that cannot keep it is refused.
     pub promise_tsc: bool,
+    /// Whether the guest is promised that CPUID says what the model says, no more and no less, so
+    /// that a host that cannot keep it is refused.
+    pub promise_cpuid: bool,
+    /// For the model [`HOST_MODEL`], and for it alone: a digest of what CPUID says on the host
+    /// where the machine started.
+    pub host_cpuid: Option<[u8; 32]>,
 }
 
 /// What the machine's time is counted in.
@@ -140,9 +148,16 @@ impl VirtioKind {
 }
 
 impl Default for CpuConfig {
-    /// One `qemu64` at 1 GHz, with no promise about the frequency.
+    /// One `qemu64` at 1 GHz, with every promise.
     fn default() -> Self {
-        CpuConfig { model: "qemu64".to_owned(), count: 1, tsc_khz: 1_000_000, promise_tsc: false }
+        CpuConfig {
+            model: "qemu64".to_owned(),
+            count: 1,
+            tsc_khz: 1_000_000,
+            promise_tsc: true,
+            promise_cpuid: true,
+            host_cpuid: None,
+        }
     }
 }
 
@@ -191,7 +206,7 @@ impl MachineConfig {
             machine_type: _,
             name,
             uuid: _,
-            cpus: CpuConfig { model, count, tsc_khz, promise_tsc: _ },
+            cpus: CpuConfig { model, count, tsc_khz, promise_tsc: _, promise_cpuid: _, host_cpuid },
             memory_bytes,
             clock,
             hpet: _,
@@ -201,6 +216,12 @@ impl MachineConfig {
         check_name("name", name)?;
         check_name("cpu model", model)?;
         check_name("serial port", serial_id)?;
+        if (model == HOST_MODEL) != host_cpuid.is_some() {
+            return Err(ConfigError::new(
+                "cpu model",
+                "the model host, and no other, goes with the digest of a host's processor",
+            ));
+        }
         if !(1..=MAX_CPUS).contains(count) {
             return Err(ConfigError::new("cpus", format!("{count} is not 1 to {MAX_CPUS}")));
         }

@@ -17,6 +17,7 @@ mod compatibility;
 mod config;
 mod error;
 pub mod fdt;
+mod hex;
 mod host;
 mod machine_file;
 mod machine_type;
@@ -24,10 +25,14 @@ mod size;
 mod tree;
 mod uuid;
 
-pub use compatibility::{CpuModelOffer, Difference, DiskOffer, HostOffer, TscOffer, check};
+pub use compatibility::{
+    AcceleratorOffer, CpuModelOffer, Difference, DiskOffer, HostOffer, TscOffer, check,
+    check_accelerator,
+};
 pub use config::{
-    ClockMode, CpuConfig, MAX_CPUS, MAX_ICOUNT_SHIFT, MAX_MEMORY_BYTES, MAX_NAME_LENGTH,
-    MAX_SERIAL_LENGTH, MIN_MEMORY_BYTES, MachineConfig, RngSource, VirtioDevice, VirtioKind,
+    ClockMode, CpuConfig, HOST_MODEL, MAX_CPUS, MAX_ICOUNT_SHIFT, MAX_MEMORY_BYTES,
+    MAX_NAME_LENGTH, MAX_SERIAL_LENGTH, MIN_MEMORY_BYTES, MachineConfig, RngSource, VirtioDevice,
+    VirtioKind,
 };
 pub use error::{ConfigError, MachineError, SizeError, UnknownMachineType, UuidError};
 pub use host::{AcceleratorChoice, CharacterBackend, DiskBackend, HostConfig};

@@ -19,7 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ClockMode, CpuConfig, MachineConfig, RngSource, VirtioKind};
+use crate::config::{ClockMode, CpuConfig, HOST_MODEL, MachineConfig, RngSource, VirtioKind};
 use crate::error::ConfigError;
 use crate::machine_type::MachineType;
 use crate::size::parse_size;
@@ -76,9 +76,12 @@ pub struct CpuFile {
     /// Frequency of the time-stamp counter in kHz; 1,000,000 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tsc_khz: Option<u64>,
-    /// Whether the guest is promised that frequency for life; not if left out.
+    /// Whether the guest is promised that frequency for life; it is if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promise_tsc: Option<bool>,
+    /// Whether the guest is promised the model's CPUID for life; it is if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promise_cpuid: Option<bool>,
 }
 
 /// The clock of a [`MachineFile`].
@@ -136,6 +139,9 @@ pub struct FreshFacts<'a> {
     /// The capacity in sectors of the file behind a disk, by the disk's id, for a disk that has
     /// no size; `None` if the host names no file for it.
     pub disk_sectors: &'a dyn Fn(&str) -> Option<u64>,
+    /// The digest of what CPUID says on this host, for the model `host`; `None` if no accelerator
+    /// here has that model.
+    pub host_cpuid: Option<[u8; 32]>,
 }
 
 impl MachineFile {
@@ -160,7 +166,7 @@ impl MachineFile {
             memory,
             serial,
             hpet,
-            cpu: CpuFile { model, count, tsc_khz, promise_tsc },
+            cpu: CpuFile { model, count, tsc_khz, promise_tsc, promise_cpuid },
             clock,
             devices,
         } = self;
@@ -183,11 +189,14 @@ impl MachineFile {
         }
         config.hpet = hpet.unwrap_or(config.hpet);
         let default = CpuConfig::default();
+        let model = model.clone().unwrap_or(default.model);
         config.cpus = CpuConfig {
-            model: model.clone().unwrap_or(default.model),
+            host_cpuid: if model == HOST_MODEL { fresh.host_cpuid } else { None },
+            model,
             count: count.unwrap_or(default.count),
             tsc_khz: tsc_khz.unwrap_or(default.tsc_khz),
             promise_tsc: promise_tsc.unwrap_or(default.promise_tsc),
+            promise_cpuid: promise_cpuid.unwrap_or(default.promise_cpuid),
         };
         config.clock = match clock {
             None | Some(ClockFile::Host {}) => ClockMode::Host,
@@ -249,7 +258,7 @@ mod tests {
     fn resolve(text: &str) -> Result<MachineConfig, String> {
         let file = MachineFile::from_toml(text).map_err(|error| error.to_string())?;
         let sectors = |id: &str| (id == "disk0").then_some(2048);
-        file.resolve(&FreshFacts { uuid: UUID, disk_sectors: &sectors })
+        file.resolve(&FreshFacts { uuid: UUID, disk_sectors: &sectors, host_cpuid: Some([3; 32]) })
             .map_err(|error| error.to_string())
     }
 
@@ -273,6 +282,7 @@ mod tests {
             count = 4
             tsc-khz = 2000000
             promise-tsc = true
+            promise-cpuid = false
             [clock]
             mode = "icount"
             shift = 3
@@ -313,6 +323,8 @@ mod tests {
                 count: 4,
                 tsc_khz: 2_000_000,
                 promise_tsc: true,
+                promise_cpuid: false,
+                host_cpuid: None,
             },
             memory_bytes: 1 << 30,
             clock: ClockMode::Icount { shift: 3 },

@@ -7,6 +7,7 @@
 use crate::board::{self, Region};
 use crate::config::{ClockMode, CpuConfig, MachineConfig, RngSource, VirtioDevice, VirtioKind};
 use crate::fdt::Node;
+use crate::hex;
 use crate::uuid::format_uuid;
 
 const PIC_HANDLE: u32 = 1;
@@ -69,12 +70,18 @@ pub(super) fn build(config: &MachineConfig) -> Node {
 }
 
 fn cpus_node(cpus: &CpuConfig) -> Node {
-    let CpuConfig { model, count, tsc_khz, promise_tsc } = cpus;
+    let CpuConfig { model, count, tsc_khz, promise_tsc, promise_cpuid, host_cpuid } = cpus;
     let mut node = Node::new("cpus")
         .with_cells("#address-cells", &[1])
         .with_cells("#size-cells", &[0])
         .with_u64("timebase-frequency", tsc_khz * 1000)
         .with_strings("ferry,model", &[model]);
+    if let Some(digest) = host_cpuid {
+        node = node.with_strings("ferry,host-cpuid", &[&hex::format(digest)]);
+    }
+    if *promise_cpuid {
+        node = node.with_flag("ferry,promise-cpuid");
+    }
     if *promise_tsc {
         node = node.with_flag("ferry,promise-tsc");
     }

@@ -5,6 +5,7 @@ use crate::board;
 use crate::config::{ClockMode, CpuConfig, MachineConfig, RngSource, VirtioDevice, VirtioKind};
 use crate::error::{MachineError, UnknownMachineType};
 use crate::fdt::{Node, join};
+use crate::hex;
 use crate::machine_type::MachineType;
 use crate::uuid::parse_uuid;
 
@@ -52,6 +53,14 @@ fn cpus(cpus: &Place) -> Result<CpuConfig, MachineError> {
         count: cpus.node.children.len() as u32,
         tsc_khz: tsc_hz / 1000,
         promise_tsc: cpus.flag("ferry,promise-tsc")?,
+        promise_cpuid: cpus.flag("ferry,promise-cpuid")?,
+        host_cpuid: match cpus.node.property("ferry,host-cpuid") {
+            None => None,
+            Some(_) => Some(
+                hex::parse(cpus.string("ferry,host-cpuid")?)
+                    .ok_or_else(|| cpus.malformed("ferry,host-cpuid", "64 hexadecimal digits"))?,
+            ),
+        },
     })
 }
 

@@ -11,7 +11,8 @@
 //! | --- | --- | --- |
 //! | machine type | `/` | `compatible`, after `ferry,` (and the same in `model`) |
 //! | name, UUID | `/` | `ferry,name`, `ferry,uuid` |
-//! | CPU model | `/cpus` | `ferry,model` |
+//! | CPU model | `/cpus` | `ferry,model`; `ferry,host-cpuid` (64 digits) with the model `host` |
+//! | CPUID promise | `/cpus` | `ferry,promise-cpuid` |
 //! | TSC frequency, promise | `/cpus` | `timebase-frequency` (64 bits, hertz), `ferry,promise-tsc` |
 //! | CPU count | `/cpus/cpu@N` | by how many nodes there are |
 //! | memory | `/memory@0` | the lengths in `reg` |

@@ -15,6 +15,8 @@ pub fn full() -> MachineConfig {
             count: 12,
             tsc_khz: 2_500_000,
             promise_tsc: true,
+            promise_cpuid: true,
+            host_cpuid: None,
         },
         memory_bytes: 5 << 30,
         clock: ClockMode::Icount { shift: 2 },

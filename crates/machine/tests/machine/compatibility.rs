@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{
-    CpuModelOffer, Difference, DiskOffer, HostOffer, MachineConfig, MachineType, TscOffer, check,
+    AcceleratorOffer, CpuModelOffer, Difference, DiskOffer, HostOffer, MachineConfig, MachineType,
+    TscOffer, check,
 };
 
 use crate::common;
@@ -13,10 +14,13 @@ fn host() -> HostOffer {
     let disk = |writable| DiskOffer { path: "/images/x".into(), sectors: 32768, writable };
     HostOffer {
         machine_types: MachineType::ALL.to_vec(),
-        cpu_models: vec![CpuModelOffer { name: "qemu64".into(), missing_features: Vec::new() }],
-        max_cpus: 12,
-        tsc: TscOffer::Fixed(2_500_000),
-        icount: true,
+        accelerator: AcceleratorOffer {
+            cpu_models: vec![CpuModelOffer { name: "qemu64".into(), lacks: Vec::new() }],
+            max_cpus: 12,
+            host_cpuid: None,
+            tsc: TscOffer::Fixed(2_500_000),
+            icount: true,
+        },
         memory_available_bytes: 5 << 30,
         disks: BTreeMap::from([("disk0".into(), disk(true)), ("disk1".into(), disk(false))]),
         serial_ports: BTreeSet::from(["com1".into()]),
@@ -38,7 +42,7 @@ fn a_host_that_has_everything_is_good() {
 #[test]
 fn each_lack_has_its_sentence() {
     type Change = fn(&mut MachineConfig, &mut HostOffer);
-    let cases: [(Change, &str); 19] = [
+    let cases: [(Change, &str); 22] = [
         (
             |_, host| host.machine_types.clear(),
             "machine type \"ferry-1\" is unknown here; known: none",
@@ -47,18 +51,42 @@ fn each_lack_has_its_sentence() {
             |config, _| config.cpus.model = "foo".into(),
             "cpu model \"foo\" is unknown here; known: qemu64",
         ),
-        (|_, host| host.cpu_models.clear(), "cpu model \"qemu64\" is unknown here; known: none"),
         (
-            |_, host| host.cpu_models[0].missing_features = vec!["cx16".into()],
-            "cpu model qemu64: this accelerator cannot offer feature cx16",
+            |_, host| host.accelerator.cpu_models.clear(),
+            "cpu model \"qemu64\" is unknown here; known: none",
         ),
-        (|_, host| host.max_cpus = 11, "cpus: the machine has 12, this host runs at most 11"),
         (
-            |_, host| host.tsc = TscOffer::Fixed(1),
+            |_, host| host.accelerator.cpu_models[0].lacks = vec!["feature cx16 is missing".into()],
+            "cpu model qemu64: feature cx16 is missing",
+        ),
+        (
+            |config, _| {
+                (config.cpus.model, config.cpus.host_cpuid) = ("host".into(), Some([1; 32]))
+            },
+            "cpu model host: this accelerator has no such model",
+        ),
+        (
+            |config, host| {
+                (config.cpus.model, config.cpus.host_cpuid) = ("host".into(), Some([1; 32]));
+                host.accelerator.host_cpuid = Some([2; 32]);
+            },
+            "cpu model host: the machine has the processor of the host where it started, and this \
+             one has another",
+        ),
+        (
+            |_, host| host.accelerator.tsc = TscOffer::HostCounter,
+            "tsc: the machine promises its time-stamp counter, this accelerator cannot set it",
+        ),
+        (
+            |_, host| host.accelerator.max_cpus = 11,
+            "cpus: the machine has 12, this host runs at most 11",
+        ),
+        (
+            |_, host| host.accelerator.tsc = TscOffer::Fixed(1),
             "tsc: the machine promises 2500000 kHz, this accelerator has 1 kHz and cannot scale it",
         ),
         (
-            |_, host| host.icount = false,
+            |_, host| host.accelerator.icount = false,
             "clock: the machine counts instructions, this accelerator cannot",
         ),
         (
@@ -116,10 +144,28 @@ fn each_lack_has_its_sentence() {
 fn an_unpromised_frequency_may_differ() {
     let unpromised = |config: &mut MachineConfig, host: &mut HostOffer| {
         config.cpus.promise_tsc = false;
-        host.tsc = TscOffer::Fixed(1);
+        host.accelerator.tsc = TscOffer::Fixed(1);
     };
     assert_eq!(differences(unpromised), [""; 0]);
-    assert_eq!(differences(|_, host| host.tsc = TscOffer::Any), [""; 0]);
+    assert_eq!(differences(|_, host| host.accelerator.tsc = TscOffer::Any), [""; 0]);
+}
+
+#[test]
+fn an_unpromised_cpuid_may_differ() {
+    let unpromised = |config: &mut MachineConfig, host: &mut HostOffer| {
+        config.cpus.promise_cpuid = false;
+        host.accelerator.cpu_models[0].lacks = vec!["bit avx2 cannot be masked".into()];
+    };
+    assert_eq!(differences(unpromised), [""; 0]);
+}
+
+#[test]
+fn a_machine_with_its_hosts_processor_goes_to_the_like() {
+    let same = |config: &mut MachineConfig, host: &mut HostOffer| {
+        (config.cpus.model, config.cpus.host_cpuid) = ("host".into(), Some([1; 32]));
+        host.accelerator.host_cpuid = Some([1; 32]);
+    };
+    assert_eq!(differences(same), [""; 0]);
 }
 
 #[test]

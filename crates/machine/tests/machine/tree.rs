@@ -200,6 +200,7 @@ fn every_property_is_needed_or_makes_another_machine() {
         }
     });
     assert!(optional.remove("ferry,promise-tsc"));
+    assert!(optional.remove("ferry,promise-cpuid"));
     assert!(optional.remove("ferry,serial"));
     assert!(optional.remove("ferry,read-only"));
     assert_eq!(optional, BTreeSet::new());
@@ -373,10 +374,18 @@ fn any_machine() -> impl Strategy<Value = MachineConfig> {
         Just(ClockMode::Host),
         (0_u8..=10).prop_map(|shift| ClockMode::Icount { shift })
     ];
-    let cpus = (name(), 1_u32..=16, 1_000_u64..=10_000_000, any::<bool>());
+    let cpus = (name(), 1_u32..=16, 1_000_u64..=10_000_000, any::<bool>(), any::<bool>());
     let pages = prop_oneof![16_u64..=(16 << 20), (0xe_0000_u64 - 2)..(0xe_0000 + 3)];
     (any::<[u8; 16]>(), cpus, pages, clock, any::<bool>(), devices, names).prop_map(
-        |(uuid, (model, count, tsc_khz, promise_tsc), pages, clock, hpet, devices, names)| {
+        |(
+            uuid,
+            (model, count, tsc_khz, promise_tsc, promise_cpuid),
+            pages,
+            clock,
+            hpet,
+            devices,
+            names,
+        )| {
             let mut names = names.into_iter();
             let mut next = || names.next().unwrap();
             let icount = matches!(clock, ClockMode::Icount { .. });
@@ -384,7 +393,14 @@ fn any_machine() -> impl Strategy<Value = MachineConfig> {
                 machine_type: MachineType::Ferry1,
                 name: next(),
                 uuid,
-                cpus: CpuConfig { model, count, tsc_khz, promise_tsc },
+                cpus: CpuConfig {
+                    model,
+                    count,
+                    tsc_khz,
+                    promise_tsc,
+                    promise_cpuid,
+                    host_cpuid: None,
+                },
                 memory_bytes: pages * 4096,
                 clock,
                 hpet,
