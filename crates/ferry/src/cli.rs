@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use machine::AcceleratorChoice;
 
 /// Exit status of a command that failed.
 pub const FAILED: u8 = 1;
@@ -66,6 +67,8 @@ pub enum Command {
         /// Another.
         right: PathBuf,
     },
+    /// Say what this host offers to machines, what is missing, and what that costs.
+    Doctor,
     /// Show a running guest that moves between two processes, there and back.
     Demo(DemoOptions),
 }
@@ -95,7 +98,8 @@ pub struct RunOptions {
     pub pause: u64,
     /// Machine file (TOML); options for the same thing are then an error.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["name", "memory", "cpus", "cpu", "hpet", "no_hpet", "clock", "rng", "console", "read_only_disk"])]
+          conflicts_with_all = ["name", "memory", "cpus", "cpu", "hpet", "no_hpet", "clock", "rng",
+                               "console", "read_only_disk", "no_promise_tsc", "no_promise_cpuid"])]
     pub machine: Option<PathBuf>,
     /// Name of the machine [default: ferry].
     #[arg(long)]
@@ -106,9 +110,17 @@ pub struct RunOptions {
     /// Number of vCPUs [default: 1].
     #[arg(long)]
     pub cpus: Option<u32>,
-    /// CPU model [default: qemu64].
+    /// CPU model [default: qemu64]. The model `host` is this host's processor by KVM, and moves
+    /// only to hosts with the same.
     #[arg(long)]
     pub cpu: Option<String>,
+    /// Do not promise the guest that its time-stamp counter goes on, at its frequency, wherever it
+    /// is moved.
+    #[arg(long)]
+    pub no_promise_tsc: bool,
+    /// Do not promise the guest that CPUID says what the CPU model says, wherever it is moved.
+    #[arg(long)]
+    pub no_promise_cpuid: bool,
     /// With an HPET (the default).
     #[arg(long, conflicts_with = "no_hpet")]
     pub hpet: bool,
@@ -137,6 +149,9 @@ pub struct RunOptions {
 
 #[derive(Debug, Args)]
 pub struct HostOptions {
+    /// What runs the vCPUs: auto, kvm or soft [default: auto]. See `ferry doctor`.
+    #[arg(long, value_name = "NAME")]
+    pub accel: Option<AcceleratorChoice>,
     /// Host file (TOML): what backs the machine's devices here.
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
@@ -248,4 +263,33 @@ pub struct DemoOptions {
     /// Number of vCPUs.
     #[arg(long, default_value_t = 1)]
     pub cpus: u32,
+    /// What runs the vCPUs; `both` changes it at every move.
+    #[arg(long, value_enum, default_value_t = DemoAccelerator::Auto)]
+    pub accel: DemoAccelerator,
+}
+
+/// Accelerators of the demo's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoAccelerator {
+    /// The fastest that runs guests as hardware does.
+    Auto,
+    /// The software CPU.
+    Soft,
+    /// KVM.
+    Kvm,
+    /// The software CPU and KVM in turn.
+    Both,
+}
+
+impl DemoAccelerator {
+    /// The accelerator of the process with this number, from 0.
+    pub fn of_process(self, number: u32) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Soft => "soft",
+            Self::Kvm => "kvm",
+            Self::Both if number.is_multiple_of(2) => "soft",
+            Self::Both => "kvm",
+        }
+    }
 }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use control::{Client, MigrateSettings, Request, Summary};
 use guest::{Line, RoundLine};
+use vmm::Tier;
 
-use crate::cli::DemoOptions;
+use crate::cli::{DemoAccelerator, DemoOptions};
 use crate::move_away::{carry_out, progress_line};
 use crate::text;
 
@@ -109,10 +110,11 @@ struct Show {
     rounds: Vec<RoundLine>,
     listening: Option<(usize, String)>,
     wrong: Vec<String>,
+    accel: DemoAccelerator,
 }
 
 impl Show {
-    fn new() -> Result<Self> {
+    fn new(accel: DemoAccelerator) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("ferry-demo-{}", std::process::id()));
         fs::create_dir_all(&folder).context("there is no room for a temporary folder")?;
         let (to, said) = channel();
@@ -127,6 +129,7 @@ impl Show {
             rounds: Vec::new(),
             listening: None,
             wrong: Vec::new(),
+            accel,
         })
     }
 
@@ -205,7 +208,8 @@ impl Show {
 
     /// Moves the machine from one process to a new one.
     fn move_on(&mut self, from: &mut Process) -> Result<(Process, Summary)> {
-        let to = self.start(&["receive", "tcp:127.0.0.1:0"])?;
+        let accel = self.accel.of_process(self.started as u32);
+        let to = self.start(&["receive", "tcp:127.0.0.1:0", "--accel", accel])?;
         let number = self.started;
         self.until("the receiver's address", |show| {
             show.listening.as_ref().is_some_and(|(process, _)| *process == number)
@@ -236,7 +240,7 @@ impl Show {
 
 /// `ferry demo`.
 pub fn demo(options: &DemoOptions) -> Result<ExitCode> {
-    let mut show = Show::new()?;
+    let mut show = Show::new(options.accel)?;
     let cpus = options.cpus.to_string();
     println!(
         "{}",
@@ -245,7 +249,7 @@ pub fn demo(options: &DemoOptions) -> Result<ExitCode> {
             options.memory, options.cpus, options.moves
         ))
     );
-    let mut here = show.start(&[
+    let mut arguments = vec![
         "run",
         "--guest",
         "--name",
@@ -258,7 +262,18 @@ pub fn demo(options: &DemoOptions) -> Result<ExitCode> {
         PAUSE,
         "--pages-per-round",
         PAGES,
-    ])?;
+        "--accel",
+        options.accel.of_process(0),
+    ];
+    if matches!(options.accel, DemoAccelerator::Kvm | DemoAccelerator::Both)
+        && vmm::probe_kvm().tier() != Some(Tier::Full)
+    {
+        println!(
+            "KVM here shows guests the host's own time-stamp counter and CPUID: not promised."
+        );
+        arguments.extend(["--no-promise-tsc", "--no-promise-cpuid"]);
+    }
+    let mut here = show.start(&arguments)?;
     show.more_rounds(ROUNDS_BETWEEN)?;
     let mut moves = Vec::new();
     for number in 1..=options.moves {

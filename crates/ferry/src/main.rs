@@ -5,6 +5,7 @@ mod arbiter;
 mod cli;
 mod controlled;
 mod demo;
+mod doctor;
 mod inspect;
 mod move_away;
 mod options;
@@ -27,7 +28,9 @@ fn install_panic_hook() {
     std::panic::set_hook(Box::new(move |panic| {
         terminal::restore();
         print(panic);
-        if std::thread::current().name() == Some("machine") {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        if ["machine", "vcpu", "queues"].iter().any(|one| name.starts_with(one)) {
             std::process::exit(cli::FAILED.into());
         }
     }));
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         cli::Command::Inspect(options) => inspect::inspect(&options),
         cli::Command::Verify { file } => verify::verify(&file),
         cli::Command::Diff { left, right } => saved::diff(&left, &right),
+        cli::Command::Doctor => doctor::doctor(),
         cli::Command::Demo(options) => demo::demo(&options),
     };
     match result {

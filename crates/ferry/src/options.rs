@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use devices::virtio::{BlockBackend, FileDisk};
 use guest::{Flags, Parameters};
 use machine::{
-    CharacterBackend, ClockFile, ClockMode, DeviceFile, DiskBackend, FreshFacts, HostConfig,
-    MachineConfig, MachineFile,
+    CharacterBackend, ClockFile, ClockMode, DeviceFile, DiskBackend, FreshFacts, HOST_MODEL,
+    HostConfig, MachineConfig, MachineFile,
 };
 use vmm::{Boot, Endpoints};
 
@@ -27,6 +27,9 @@ pub fn host(options: &HostOptions, more: &[String]) -> Result<HostConfig> {
             .with_context(|| format!("{} is no host file", path.display()))?,
         None => HostConfig::default(),
     };
+    if let Some(accel) = options.accel {
+        host.accel = accel;
+    }
     for (index, disk) in options.disk.iter().chain(more).enumerate() {
         let (id, path) = match disk.split_once('=') {
             Some((id, path)) => (id.to_owned(), path),
@@ -74,6 +77,8 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
     if options.machine.is_none() {
         file.cpu.model = options.cpu.clone();
         file.cpu.count = options.cpus;
+        file.cpu.promise_tsc = options.no_promise_tsc.then_some(false);
+        file.cpu.promise_cpuid = options.no_promise_cpuid.then_some(false);
         let writable = options.host.disk.len();
         for index in 0..writable + options.read_only_disk.len() {
             file.devices.push(DeviceFile::Block {
@@ -95,7 +100,15 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
         let path = &host.disk.get(id)?.path;
         FileDisk::open(path, true).ok().map(|disk| disk.sectors())
     };
-    let fresh = FreshFacts { uuid: fresh_uuid()?, disk_sectors: &sectors };
+    let is_host = file.cpu.model.as_deref() == Some(HOST_MODEL);
+    let fresh = FreshFacts {
+        uuid: fresh_uuid()?,
+        disk_sectors: &sectors,
+        host_cpuid: if is_host { vmm::host_cpuid() } else { None },
+    };
+    if is_host && fresh.host_cpuid.is_none() {
+        bail!("cpu model host: there is no KVM here that runs guests, and only KVM has the model");
+    }
     Ok(file.resolve(&fresh)?)
 }
 
@@ -114,10 +127,16 @@ pub fn boot(options: &RunOptions, config: &MachineConfig) -> Result<Boot> {
     parameters.pause_ns = options.pause * 1_000_000;
     if let Some(pages) = options.pages_per_round {
         parameters.pages_per_round = pages;
-        parameters.checks_per_round = 8 * pages;
+        parameters.checks_per_round = (8 * pages).min(parameters.work_pages);
     }
-    if config.hpet {
-        parameters.flags = parameters.flags.with(Flags::HPET);
+    for (holds, flag) in [
+        (config.hpet, Flags::HPET),
+        (!config.cpus.promise_tsc, Flags::TSC_UNPROMISED),
+        (!config.cpus.promise_cpuid, Flags::CPUID_UNPROMISED),
+    ] {
+        if holds {
+            parameters.flags = parameters.flags.with(flag);
+        }
     }
     let disk_in_first_slot = matches!(
         config.virtio.first(),

@@ -98,6 +98,7 @@ fn finish(
         Err(error) => return Err(anyhow!("{error}")),
     };
     let vm = target.into_vm().context("the machine was not taken over")?;
+    running::say_accelerator(&vm);
     let mut kept = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
     let keyboard = std::mem::replace(&mut *kept, Ok(None));
     drop(kept);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use control::{Server, socket_path};
 use migration::Ownership;
-use vmm::{End, Vm, VmState};
+use vmm::{Choice, End, Vm, VmState};
 
 use crate::arbiter::Chosen;
 use crate::cli::RunOptions;
@@ -34,12 +34,19 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
             return Err(error.into());
         }
     };
+    say_accelerator(&vm);
     // A name that is taken is found out before the guest does anything.
     let listening = Listening::new(&vm, ownership)?;
     if !options.paused {
         vm.resume()?;
     }
     attend(&vm, keyboard, listening)
+}
+
+/// Says what runs the vCPUs, and why.
+pub fn say_accelerator(vm: &Vm) {
+    let Choice { accelerator, reason, .. } = vm.accelerator();
+    eprintln!("ferry: accelerator {accelerator} ({reason})");
 }
 
 /// How long a socket of the same name may take to go away: the source of a move on this host still

@@ -13,7 +13,7 @@ use memory::GuestRam;
 
 use crate::clock::Clock;
 use crate::interrupts::Interrupts;
-use crate::slots::{BackendError, Slot};
+use crate::slots::{BackendError, Slot, SlotDevice};
 
 /// What the guest asked of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +186,26 @@ impl Board {
     pub(crate) fn slot_line(&mut self, index: usize) {
         let slot = &self.slots[index];
         self.interrupts.set_gsi(map::virtio_gsi(slot.number), slot.device.irq_level());
+    }
+
+    /// True if a device has written something that nobody has taken.
+    pub(crate) fn has_output(&self) -> bool {
+        let waits = |slot: &Slot| match &slot.device {
+            SlotDevice::Console(console) => console.has_output(),
+            SlotDevice::Block(_) | SlotDevice::Rng(_) => false,
+        };
+        self.serial.has_output() || self.slots.iter().any(waits)
+    }
+
+    /// How many queues the device in a slot has.
+    pub(crate) fn queues_of(&self, slot: u8) -> u32 {
+        let device = self.slots.iter().find(|candidate| candidate.number == slot);
+        device.map_or(0, |slot| slot.device.queues())
+    }
+
+    /// True if a guest asked for something and nobody has taken it.
+    pub(crate) fn has_request(&self) -> bool {
+        self.request.is_some()
     }
 
     /// After an access: does a deadline or somebody else concern the machine before the run ends?

@@ -3,18 +3,23 @@
 //! a source or a target. It opens what backs the devices on this host, and decides nothing that a
 //! guest can see: that is the configuration's.
 
+mod accelerator;
 mod board;
 mod boot;
 mod clock;
 mod interrupts;
+mod kvm;
 mod machine;
 mod migrate;
 mod offer;
 mod schemas;
 mod slots;
+mod soft;
 mod state;
 mod vm;
 
+pub use accel_kvm::{Capabilities, Finding, Probe, Tier};
+pub use accelerator::{Accelerator, Choice, ChoiceError, host_cpuid, probe_kvm};
 pub use board::Request;
 pub use boot::{Boot, BootError, LinuxError};
 pub use machine::{BuildError, Machine, Stop};

@@ -1,30 +1,31 @@
-//! A machine: vCPUs, board and memory, run by one thread that takes the vCPUs in turn.
+//! A machine: vCPUs, board and memory.
+//!
+//! The board is behind a lock. On the software CPU one thread holds it while it runs the vCPUs in
+//! turn ([`crate::soft`]); on KVM every vCPU has a thread of its own and takes it for each access
+//! to a device ([`crate::kvm`]).
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use accel_soft::SoftAccelerator;
-use cpu::{AcceleratorError, CpuModel, CpuState, Exit, Topology, Vcpu};
+use cpu::{AcceleratorError, CpuState};
+use devices::LapicState;
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam, MemoryError};
 
+use crate::accelerator::{self, Accelerator, Choice};
 use crate::board::{Board, Request};
 use crate::boot::{self, Boot, BootError};
+use crate::kvm::KvmCpus;
 use crate::slots::{self, BackendError, SlotDevice};
-
-/// Instructions that a vCPU runs before the next one has its turn. A promise of `ferry-1` under
-/// icount: another number gives another run.
-const SLICE: u64 = 20_000;
-/// Nanoseconds that an instruction is taken for until the speed of this host is known.
-const FIRST_GUESS_NS: f64 = 10.0;
-/// Longest run on the host's clock, in nanoseconds: how late a look at the world may be.
-const LONGEST_RUN_NS: f64 = 500_000.0;
+use crate::soft::SoftCpus;
+use crate::state::{SchedulerState, StateError};
 
 /// A machine could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A CPU model that no accelerator here knows.
-    #[error("cpu model {0:?} is unknown")]
-    CpuModel(String),
+    /// No accelerator of this host runs it.
+    #[error(transparent)]
+    NoAccelerator(#[from] accelerator::ChoiceError),
     /// No memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -36,7 +37,16 @@ pub enum BuildError {
     Boot(#[from] BootError),
     /// The accelerator does not take the first state.
     #[error(transparent)]
+    State(#[from] StateError),
+    /// The accelerator fails.
+    #[error(transparent)]
     Accelerator(#[from] AcceleratorError),
+    /// The host gives no events or no thread for queue notifications.
+    #[error("no queue notifications")]
+    Events(#[source] std::io::Error),
+    /// KVM does not give a machine.
+    #[error(transparent)]
+    Kvm(#[from] accel_kvm::KvmError),
 }
 
 /// Why the machine stopped running for a moment.
@@ -54,16 +64,69 @@ pub enum Stop {
     Shutdown(u32),
 }
 
-/// A machine that is built; it runs only while [`Machine::run`] is called.
+/// The board, as everybody who runs a vCPU shares it.
+pub(crate) type SharedBoard = Arc<Mutex<Board>>;
+
+/// Takes the board.
+pub(crate) fn lock(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    // A thread that panicked has ended the machine; what is left is to be looked at.
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The vCPUs, by the accelerator that runs them.
+pub(crate) enum Cpus {
+    Soft(SoftCpus),
+    Kvm(KvmCpus),
+}
+
+impl Cpus {
+    fn start_at(&mut self, board: &mut Board, state: &CpuState) -> Result<(), StateError> {
+        let tsc = board.clock.tsc(board.clock.now(0));
+        match self {
+            Self::Soft(cpus) => Ok(cpus.start_at(state, tsc)?),
+            Self::Kvm(cpus) => cpus.start_at(board, state),
+        }
+    }
+
+    /// The state of every vCPU of a paused machine, with its local APIC's.
+    pub(crate) fn save(
+        &self,
+        board: &Board,
+    ) -> Result<(SchedulerState, Vec<(CpuState, LapicState)>), StateError> {
+        match self {
+            Self::Soft(cpus) => {
+                let tsc = board.clock.tsc(board.clock.now(0));
+                Ok((cpus.scheduler(), cpus.save(board, tsc)?))
+            }
+            Self::Kvm(cpus) => cpus.save(board),
+        }
+    }
+
+    /// Takes what [`Self::save`] gave. The clock has its time already.
+    pub(crate) fn restore(
+        &mut self,
+        board: &mut Board,
+        states: &[(CpuState, LapicState)],
+        scheduler: &SchedulerState,
+    ) -> Result<(), StateError> {
+        match self {
+            Self::Soft(cpus) => {
+                let tsc = board.clock.tsc(board.clock.now(0));
+                cpus.restore(board, states, scheduler, tsc)
+            }
+            Self::Kvm(cpus) => cpus.restore(board, states, scheduler),
+        }
+    }
+}
+
+/// A machine that is built. On the software CPU it runs only while [`Machine::run`] is called; on
+/// KVM from [`Machine::resume`] to [`Machine::pause`].
 pub struct Machine {
     pub(crate) config: MachineConfig,
     pub(crate) ram: GuestRam,
-    pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
-    pub(crate) board: Board,
-    /// The vCPU whose turn it is, and how much of it is left.
-    pub(crate) turn: usize,
-    pub(crate) slice_left: u64,
-    ns_per_instruction: f64,
+    pub(crate) board: SharedBoard,
+    pub(crate) cpus: Cpus,
+    choice: Choice,
 }
 
 impl Machine {
@@ -72,28 +135,16 @@ impl Machine {
     /// # Errors
     /// If this host cannot offer what the configuration asks for.
     pub fn build(config: &MachineConfig, host: &HostConfig) -> Result<Self, BuildError> {
-        let model = CpuModel::find(&config.cpus.model)
-            .ok_or_else(|| BuildError::CpuModel(config.cpus.model.clone()))?;
+        let choice = accelerator::choose(config, host.accel)?;
+        let model = choice.model;
         let ram = GuestRam::new(config.memory_bytes)?;
         let slots = slots::plug(config, host, &ram)?;
-        let board = Board::new(config, &ram, slots)?;
-        let accelerator = SoftAccelerator::new(ram.clone());
-        let count = config.cpus.count;
-        let vcpus = (0..count)
-            .map(|apic_id| {
-                let vcpu = accelerator.vcpu(model, Topology { apic_id, count });
-                Box::new(vcpu) as Box<dyn Vcpu>
-            })
-            .collect();
-        Ok(Self {
-            config: config.clone(),
-            ram,
-            vcpus,
-            board,
-            turn: 0,
-            slice_left: SLICE,
-            ns_per_instruction: FIRST_GUESS_NS,
-        })
+        let board = Arc::new(Mutex::new(Board::new(config, &ram, slots)?));
+        let cpus = match choice.accelerator {
+            Accelerator::Soft => Cpus::Soft(SoftCpus::new(model, config.cpus.count, &ram)),
+            Accelerator::Kvm => Cpus::Kvm(KvmCpus::new(config, model, &ram, &board)?),
+        };
+        Ok(Self { config: config.clone(), ram, board, cpus, choice })
     }
 
     /// Builds a machine and puts into it what it boots.
@@ -106,10 +157,8 @@ impl Machine {
         host: &HostConfig,
     ) -> Result<Self, BuildError> {
         let mut machine = Self::build(config, host)?;
-        let model = CpuModel::find(&config.cpus.model)
-            .ok_or_else(|| BuildError::CpuModel(config.cpus.model.clone()))?;
-        let state = boot::prepare(boot, config, model, &machine.ram)?;
-        machine.start_at(&state)?;
+        let state = boot::prepare(boot, config, machine.choice.model, &machine.ram)?;
+        machine.cpus.start_at(&mut lock(&machine.board), &state)?;
         Ok(machine)
     }
 
@@ -123,142 +172,115 @@ impl Machine {
         &self.ram
     }
 
-    /// The board.
-    pub fn board(&mut self) -> &mut Board {
-        &mut self.board
+    /// What runs the vCPUs, and why.
+    pub fn accelerator(&self) -> &Choice {
+        &self.choice
     }
 
-    /// Gives the bootstrap processor its first state.
-    fn start_at(&mut self, state: &CpuState) -> Result<(), AcceleratorError> {
-        let tsc = self.board.clock.tsc(self.board.clock.now(0));
-        self.vcpus[0].set_state(state, tsc)
-    }
-
-    /// Instructions executed by all vCPUs since the machine first started.
+    /// Instructions executed by all vCPUs since the machine first started; KVM counts none.
     pub fn instructions(&self) -> u64 {
-        self.board.clock.instructions()
+        lock(&self.board).clock.instructions()
     }
 
-    /// Lets the clock run.
-    pub fn resume(&mut self) {
-        self.board.clock.start();
+    /// What is called, from any thread, when [`Self::run`] is to be called soon.
+    pub fn set_waker(&mut self, waker: impl Fn() + Send + Sync + 'static) {
+        match &mut self.cpus {
+            Cpus::Soft(_) => {}
+            Cpus::Kvm(cpus) => cpus.set_waker(Arc::new(waker)),
+        }
     }
 
-    /// Stops the clock. Call it between two calls of [`Self::run`] only.
-    pub fn pause(&mut self) {
-        self.board.clock.stop();
+    /// Lets the clock run, and on KVM the vCPUs.
+    ///
+    /// # Errors
+    /// If a vCPU cannot be started; the machine is then paused.
+    pub fn resume(&mut self) -> Result<(), StateError> {
+        match &mut self.cpus {
+            Cpus::Soft(_) => lock(&self.board).clock.start(),
+            Cpus::Kvm(cpus) => cpus.resume(&self.board)?,
+        }
+        Ok(())
     }
 
-    /// Runs for a while, and for at most `limit` instructions.
+    /// Stops the vCPUs and the clock. On the software CPU call it between two calls of
+    /// [`Self::run`] only.
+    ///
+    /// # Errors
+    /// If a vCPU's state cannot be read.
+    pub fn pause(&mut self) -> Result<(), StateError> {
+        match &mut self.cpus {
+            Cpus::Soft(_) => lock(&self.board).clock.stop(),
+            Cpus::Kvm(cpus) => cpus.pause(&self.board)?,
+        }
+        Ok(())
+    }
+
+    /// Runs for a while, and for at most `limit` instructions. On KVM the vCPUs run by themselves;
+    /// this serves timers, and says when it is to be called next.
     ///
     /// # Errors
     /// If the accelerator fails.
     pub fn run(&mut self, limit: u64) -> Result<Stop, AcceleratorError> {
-        let mut left = limit;
-        loop {
-            let now = self.board.clock.now(0);
-            self.board.advance(now);
-            for (vcpu, signal) in self.board.take_signals() {
-                self.vcpus[vcpu].signal(signal);
-            }
-            if left == 0 {
-                return Ok(Stop::Look);
-            }
-            let Some(vcpu) = self.next_vcpu() else {
-                if let Some(stop) = self.idle(now) {
-                    return Ok(stop);
-                }
-                continue;
-            };
-            let budget = self.budget(now).min(left);
-            let started = self.board.clock.now(0);
-            self.board.current = vcpu;
-            self.board.clear_attention();
-            let ran = self.vcpus[vcpu].run(&mut self.board, budget)?;
-            self.board.clock.executed(ran.instructions);
-            self.slice_left = self.slice_left.saturating_sub(ran.instructions);
-            left = left.saturating_sub(ran.instructions);
-            self.learn_speed(started, ran.instructions);
-            if let Some(request) = self.board.take_request() {
-                return Ok(Stop::Request(request));
-            }
-            match ran.exit {
-                Exit::Shutdown => return Ok(Stop::Shutdown(vcpu as u32)),
-                Exit::Idle | Exit::Yield => self.end_turn(),
-                Exit::Budget | Exit::Attention if self.slice_left == 0 => self.end_turn(),
-                Exit::Budget | Exit::Attention => {}
-            }
-            if !self.board.clock.is_icount() {
-                return Ok(Stop::Look);
+        let board = &mut *lock(&self.board);
+        match &mut self.cpus {
+            Cpus::Soft(cpus) => cpus.run(board, limit),
+            Cpus::Kvm(cpus) => cpus.attend(board),
+        }
+    }
+
+    /// Keeps the vCPUs from running while the clock goes on, to slow the guest down. True if they
+    /// need it, because they run by themselves.
+    pub(crate) fn hold(&mut self, held: bool) -> bool {
+        match &mut self.cpus {
+            Cpus::Soft(_) => false,
+            Cpus::Kvm(cpus) => {
+                cpus.hold(held);
+                true
             }
         }
     }
 
-    fn end_turn(&mut self) {
-        self.turn = (self.turn + 1) % self.vcpus.len();
-        self.slice_left = SLICE;
-    }
-
-    /// The vCPU whose turn it is, or the next one that has something to do.
-    fn next_vcpu(&mut self) -> Option<usize> {
-        for _ in 0..self.vcpus.len() {
-            let candidate = &self.vcpus[self.turn];
-            if !candidate.is_idle() || candidate.wakes(self.board.interrupts.is_pending(self.turn))
-            {
-                return Some(self.turn);
-            }
-            self.end_turn();
-        }
-        None
-    }
-
-    /// How many instructions may run before somebody has to look at the clock, and until when.
-    fn budget(&mut self, now: u64) -> u64 {
-        let deadline = self.board.deadline();
-        if self.board.clock.is_icount() {
-            self.board.horizon = deadline.unwrap_or(u64::MAX);
-            let to_deadline =
-                deadline.and_then(|deadline| self.board.clock.instructions_to(deadline));
-            return to_deadline.unwrap_or(u64::MAX).clamp(1, self.slice_left.max(1));
-        }
-        let longest = now + LONGEST_RUN_NS as u64;
-        self.board.horizon = deadline.unwrap_or(longest).min(longest);
-        let span = self.board.horizon.saturating_sub(now) as f64;
-        let instructions = (span / self.ns_per_instruction) as u64;
-        instructions.clamp(100, self.slice_left.max(100))
-    }
-
-    fn learn_speed(&mut self, started: u64, instructions: u64) {
-        if instructions > 1000 && !self.board.clock.is_icount() {
-            let took = (self.board.clock.now(0) - started) as f64 / instructions as f64;
-            self.ns_per_instruction += (took.clamp(0.5, 1000.0) - self.ns_per_instruction) * 0.05;
-        }
-    }
-
-    /// Every vCPU is idle: skips to the next deadline under icount, else says how long it is.
-    fn idle(&mut self, now: u64) -> Option<Stop> {
-        let Some(deadline) = self.board.deadline() else { return Some(Stop::Asleep) };
-        if self.board.clock.is_icount() {
-            self.board.clock.skip_to(deadline);
-            return None;
-        }
-        Some(Stop::Idle(Duration::from_nanos(deadline.saturating_sub(now))))
-    }
-}
-
-impl Machine {
     /// Virtual nanoseconds since the machine first started.
     pub fn virtual_ns(&self) -> u64 {
-        self.board.clock.now(0)
+        lock(&self.board).clock.now(0)
+    }
+
+    /// Starts to log what the vCPUs store to; what is dirty now is in the next harvest.
+    ///
+    /// # Errors
+    /// If the accelerator cannot.
+    pub fn start_dirty_log(&mut self) -> Result<(), AcceleratorError> {
+        match &mut self.cpus {
+            // It always logs.
+            Cpus::Soft(_) => Ok(()),
+            Cpus::Kvm(cpus) => cpus.start_dirty_log(),
+        }
+    }
+
+    /// Ends the log.
+    pub fn stop_dirty_log(&mut self) {
+        match &mut self.cpus {
+            Cpus::Soft(_) => {}
+            Cpus::Kvm(cpus) => cpus.stop_dirty_log(),
+        }
     }
 
     /// Takes the pages that were stored to since the last harvest.
-    pub fn harvest_dirty(&mut self) -> DirtyBitmap {
-        let dirty = self.ram.harvest();
-        for vcpu in &mut self.vcpus {
-            vcpu.forget_dirty();
+    ///
+    /// # Errors
+    /// If the accelerator cannot give its log.
+    pub fn harvest_dirty(&mut self) -> Result<DirtyBitmap, AcceleratorError> {
+        match &mut self.cpus {
+            Cpus::Soft(cpus) => {
+                let dirty = self.ram.harvest();
+                cpus.forget_dirty();
+                Ok(dirty)
+            }
+            Cpus::Kvm(cpus) => {
+                cpus.harvest()?;
+                Ok(self.ram.harvest())
+            }
         }
-        dirty
     }
 
     /// Takes the locks of all disks that the guest may write.
@@ -266,9 +288,10 @@ impl Machine {
     /// # Errors
     /// If another process has one; locks that were taken are given back.
     pub fn lock_disks(&mut self) -> Result<(), BackendError> {
-        for index in 0..self.board.slots.len() {
-            if let Err(error) = self.board.slots[index].lock() {
-                for slot in &mut self.board.slots[..index] {
+        let slots = &mut lock(&self.board).slots;
+        for index in 0..slots.len() {
+            if let Err(error) = slots[index].lock() {
+                for slot in &mut slots[..index] {
                     slot.unlock()?;
                 }
                 return Err(error);
@@ -282,10 +305,11 @@ impl Machine {
     /// # Errors
     /// If a disk cannot be written.
     pub fn unlock_disks(&mut self) -> Result<(), BackendError> {
-        for slot in &mut self.board.slots {
+        let slots = &mut lock(&self.board).slots;
+        for slot in &mut *slots {
             slot.flush()?;
         }
-        for slot in &mut self.board.slots {
+        for slot in slots {
             slot.unlock()?;
         }
         Ok(())
@@ -293,41 +317,44 @@ impl Machine {
 
     /// Presses the power button.
     pub fn press_power_button(&mut self) {
-        self.board.ged.press_power_button();
-        self.board.ged_line();
+        let board = &mut *lock(&self.board);
+        board.ged.press_power_button();
+        board.ged_line();
     }
 
     /// Hands input to the serial port or a console; returns how many bytes it took.
     pub fn input(&mut self, id: &str, bytes: &[u8]) -> usize {
-        let now = self.board.clock.now(0);
+        let board = &mut *lock(&self.board);
+        let now = board.clock.now(0);
         if id == self.config.serial_id {
-            let taken = bytes.len().min(self.board.serial.receive_space());
+            let taken = bytes.len().min(board.serial.receive_space());
             for byte in &bytes[..taken] {
-                self.board.serial.receive(now, *byte);
+                board.serial.receive(now, *byte);
             }
-            self.board.serial_line();
+            board.serial_line();
             return taken;
         }
-        let Some(index) = self.board.slots.iter().position(|slot| slot.id == id) else {
+        let Some(index) = board.slots.iter().position(|slot| slot.id == id) else {
             return bytes.len();
         };
-        let taken = match &mut self.board.slots[index].device {
+        let taken = match &mut board.slots[index].device {
             SlotDevice::Console(console) => console.receive(bytes),
             SlotDevice::Block(_) | SlotDevice::Rng(_) => bytes.len(),
         };
-        self.board.slot_line(index);
+        board.slot_line(index);
         taken
     }
 
     /// What serial port and consoles have written, by device id.
     pub fn take_output(&mut self) -> Vec<(String, Vec<u8>)> {
+        let board = &mut *lock(&self.board);
         let mut outputs = Vec::new();
-        let serial = self.board.serial.take_output();
+        let serial = board.serial.take_output();
         if !serial.is_empty() {
             outputs.push((self.config.serial_id.clone(), serial));
         }
-        for index in 0..self.board.slots.len() {
-            let slot = &mut self.board.slots[index];
+        for index in 0..board.slots.len() {
+            let slot = &mut board.slots[index];
             let SlotDevice::Console(console) = &mut slot.device else { continue };
             let mut all = Vec::new();
             loop {
@@ -339,7 +366,7 @@ impl Machine {
             }
             if !all.is_empty() {
                 outputs.push((slot.id.clone(), all));
-                self.board.slot_line(index);
+                board.slot_line(index);
             }
         }
         outputs

@@ -48,14 +48,17 @@ impl MigrationSource for VmSource {
     }
 
     fn start_dirty_log(&mut self) -> Result<(), Cause> {
-        // The software CPU always logs; what was dirtied before now goes with the first round.
+        self.vm.ask(Command::StartDirtyLog)??;
+        // What was dirtied before now goes with the first round.
         self.harvest_dirty().map(|_| ())
     }
 
-    fn stop_dirty_log(&mut self) {}
+    fn stop_dirty_log(&mut self) {
+        self.vm.tell(Command::StopDirtyLog);
+    }
 
     fn harvest_dirty(&mut self) -> Result<DirtyBitmap, Cause> {
-        Ok(self.vm.ask(Command::Harvest)?)
+        Ok(self.vm.ask(Command::Harvest)??)
     }
 
     fn pause(&mut self) -> Result<(), Cause> {

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileTypeExt;
 
-use cpu::MODELS;
 use devices::virtio::{BlockBackend, FileDisk, SECTOR_SIZE};
-use machine::{
-    CpuModelOffer, DiskOffer, HostConfig, HostOffer, MAX_CPUS, MachineConfig, MachineType, TscOffer,
-};
+use machine::{DiskOffer, HostConfig, HostOffer, MachineConfig, MachineType};
+
+use crate::accelerator;
 
 /// Memory that the host's kernel says can be had without swapping (proc_meminfo(5)).
 fn memory_available() -> u64 {
@@ -31,8 +30,9 @@ fn disk(path: &std::path::Path) -> Option<DiskOffer> {
     Some(DiskOffer { path: path.display().to_string(), sectors, writable })
 }
 
-/// What this host offers under a host configuration. A serial port that the host configuration
-/// does not name is offered all the same: its characters are thrown away.
+/// What this host offers under a host configuration, on the accelerator that it would choose for
+/// this machine. A serial port that the host configuration does not name is offered all the same:
+/// its characters are thrown away.
 pub fn host_offer(config: &MachineConfig, host: &HostConfig) -> HostOffer {
     let available = memory_available();
     let limit = host.memory_limit_bytes().ok().flatten().unwrap_or(available);
@@ -45,17 +45,7 @@ pub fn host_offer(config: &MachineConfig, host: &HostConfig) -> HostOffer {
     serial_ports.insert(config.serial_id.clone());
     HostOffer {
         machine_types: MachineType::ALL.to_vec(),
-        cpu_models: MODELS
-            .iter()
-            .map(|model| CpuModelOffer {
-                name: model.name().to_owned(),
-                missing_features: Vec::new(),
-            })
-            .collect(),
-        max_cpus: MAX_CPUS,
-        // The software CPU computes its time-stamp counter.
-        tsc: TscOffer::Any,
-        icount: true,
+        accelerator: accelerator::offer(accelerator::candidate(config, host.accel)),
         memory_available_bytes: limit.min(available),
         disks,
         serial_ports,

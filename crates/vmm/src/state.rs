@@ -13,7 +13,7 @@ use memory::PAGE_SIZE;
 use vmstate::{DecodeError, Invalid, SavedSection, VmState};
 
 use crate::clock::ClockState;
-use crate::machine::Machine;
+use crate::machine::{Machine, lock};
 
 /// Whether the guest runs.
 #[derive(Clone, Debug, PartialEq, Eq, VmState)]
@@ -109,16 +109,16 @@ impl Machine {
     /// # Errors
     /// If a vCPU cannot be asked.
     pub fn save(&mut self) -> Result<Vec<SavedSection>, StateError> {
-        let tsc = self.board.clock.tsc(self.board.clock.now(0));
-        let board = &self.board;
+        let board = &*lock(&self.board);
+        let (scheduler, cpus) = self.cpus.save(board)?;
         let mut sections = vec![
             encode(0, &RunState { running: true }),
             encode(0, &board.clock.save()),
-            encode(0, &SchedulerState { turn: self.turn as u32, slice_left: self.slice_left }),
+            encode(0, &scheduler),
         ];
-        for (index, vcpu) in self.vcpus.iter().enumerate() {
-            sections.push(encode(index as u32, &vcpu.state(tsc)?));
-            sections.push(encode(index as u32, &board.interrupts.lapics[index].save()));
+        for (index, (cpu, lapic)) in (0..).zip(&cpus) {
+            sections.push(encode(index, cpu));
+            sections.push(encode(index, lapic));
         }
         for (index, ioapic) in board.interrupts.ioapics.iter().enumerate() {
             sections.push(encode(index as u32, &ioapic.save()));
@@ -179,7 +179,8 @@ impl Machine {
         let run: RunState = left.decode(0)?;
         let clock: ClockState = left.decode(0)?;
         let scheduler: SchedulerState = left.decode(0)?;
-        let count = self.vcpus.len() as u32;
+        let count = self.config.cpus.count;
+        let board = &mut *lock(&self.board);
         let mut cpus: Vec<(CpuState, LapicState)> = Vec::new();
         for index in 0..count {
             cpus.push((left.decode(index)?, left.decode(index)?));
@@ -188,30 +189,24 @@ impl Machine {
         let pics: [I8259State; 2] = [left.decode(0)?, left.decode(1)?];
         let pit: I8254State = left.decode(0)?;
         let hpet: Option<HpetState> =
-            if self.board.hpet.is_some() { Some(left.decode(0)?) } else { None };
+            if board.hpet.is_some() { Some(left.decode(0)?) } else { None };
         let rtc: RtcState = left.decode(0)?;
         let serial: SerialState = left.decode(0)?;
         let ged: AcpiGedState = left.decode(0)?;
         let fw_cfg: FwCfgState = left.decode(0)?;
         let exit: ExitState = left.decode(0)?;
         let mut slots = Vec::new();
-        for slot in &self.board.slots {
+        for slot in &board.slots {
             slots.push(left.take(&slot.device.section_name(), 0)?);
         }
         left.finish()?;
-        self.board.clock.accepts(&clock).map_err(StateError::Clock)?;
+        board.clock.accepts(&clock).map_err(StateError::Clock)?;
         if scheduler.turn >= count {
             return Err(StateError::Turn(scheduler.turn));
         }
 
-        let tsc = self.board.clock.tsc(clock.virtual_ns);
-        for (vcpu, (state, _)) in self.vcpus.iter_mut().zip(&cpus) {
-            vcpu.set_state(state, tsc)?;
-        }
-        let board = &mut self.board;
-        for (lapic, (_, state)) in board.interrupts.lapics.iter_mut().zip(&cpus) {
-            lapic.restore(state)?;
-        }
+        board.clock.restore(&clock);
+        self.cpus.restore(board, &cpus, &scheduler)?;
         for (ioapic, state) in board.interrupts.ioapics.iter_mut().zip(&ioapics) {
             ioapic.restore(state)?;
         }
@@ -228,9 +223,7 @@ impl Machine {
         for (slot, section) in board.slots.iter_mut().zip(slots) {
             slot.device.restore_section(section)?;
         }
-        board.clock.restore(&clock);
-        self.turn = scheduler.turn as usize;
-        self.slice_left = scheduler.slice_left;
+        board.interrupts.restored();
         Ok(run.running)
     }
 }

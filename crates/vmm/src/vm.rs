@@ -16,6 +16,7 @@ use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
 use vmstate::SavedSection;
 
+use crate::accelerator::Choice;
 use crate::board::Request;
 use crate::boot::Boot;
 use crate::machine::{BuildError, Machine, Stop};
@@ -26,6 +27,8 @@ use crate::state::StateError;
 const LOOK_EVERY: u64 = 500_000;
 /// The longest sleep of an idle machine.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// How long a turn of running and standing still takes where vCPUs that run by themselves are slowed.
+const THROTTLE_PERIOD: Duration = Duration::from_millis(10);
 /// Keyboard input that waits for the guest at most, in bytes for each device; more is dropped, as
 /// a terminal does.
 const INPUT_LIMIT: usize = 64 * 1024;
@@ -110,13 +113,17 @@ pub enum VmError {
 pub(crate) enum Command {
     Resume(Sender<Result<(), VmError>>),
     Pause(Sender<Result<(), VmError>>),
-    Harvest(Sender<DirtyBitmap>),
+    StartDirtyLog(Sender<Result<(), VmError>>),
+    StopDirtyLog,
+    Harvest(Sender<Result<DirtyBitmap, VmError>>),
     Save(Sender<Result<Vec<SavedSection>, VmError>>),
     Throttle(u8),
     LockDisks(Sender<Result<(), VmError>>),
     UnlockDisks(Sender<Result<(), VmError>>),
     Input(String, Vec<u8>),
     PowerButton,
+    /// There may be something to see to.
+    Look,
     Quit,
     Gone,
 }
@@ -138,6 +145,7 @@ pub struct Vm {
     commands: Sender<Command>,
     shared: Arc<Shared>,
     config: Arc<MachineConfig>,
+    accelerator: Arc<Choice>,
     ram: GuestRam,
 }
 
@@ -158,9 +166,13 @@ impl Vm {
     }
 
     /// Puts a thread behind a machine, which stays paused.
-    pub fn adopt(machine: Machine, endpoints: Endpoints) -> Self {
+    pub fn adopt(mut machine: Machine, endpoints: Endpoints) -> Self {
         let (commands, orders) = channel();
+        let waker = commands.clone();
+        // A machine whose thread has ended needs no waking.
+        machine.set_waker(move || drop(waker.send(Command::Look)));
         let config = Arc::new(machine.config().clone());
+        let accelerator = Arc::new(machine.accelerator().clone());
         let ram = machine.ram().clone();
         let status = VmStatus {
             state: VmState::Paused,
@@ -182,12 +194,17 @@ impl Vm {
             .name("machine".to_owned())
             .spawn(move || worker.work())
             .expect("a thread can be started");
-        Self { commands, shared, config, ram }
+        Self { commands, shared, config, accelerator, ram }
     }
 
     /// The configuration.
     pub fn config(&self) -> &MachineConfig {
         &self.config
+    }
+
+    /// What runs the vCPUs, and why.
+    pub fn accelerator(&self) -> &Choice {
+        &self.accelerator
     }
 
     /// Guest memory.
@@ -298,7 +315,8 @@ impl Worker {
                 break over;
             }
         };
-        self.machine.pause();
+        // A vCPU that cannot be read any more has ended all the same.
+        let _ = self.machine.pause();
         self.flush();
         self.publish(match over {
             Over::Gone => VmState::Gone,
@@ -347,20 +365,24 @@ impl Worker {
         // Whoever asked may have gone meanwhile; that is no matter to the machine.
         match command {
             Command::Resume(reply) => {
-                self.machine.resume();
-                self.running = true;
+                let resumed = self.machine.resume();
+                self.running = resumed.is_ok();
                 self.publish_running();
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(resumed.map_err(VmError::from));
             }
             Command::Pause(reply) => {
-                self.machine.pause();
+                let paused = self.machine.pause();
                 self.flush();
                 self.running = false;
                 self.publish_running();
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(paused.map_err(VmError::from));
             }
+            Command::StartDirtyLog(reply) => {
+                let _ = reply.send(self.machine.start_dirty_log().map_err(VmError::from));
+            }
+            Command::StopDirtyLog => self.machine.stop_dirty_log(),
             Command::Harvest(reply) => {
-                let _ = reply.send(self.machine.harvest_dirty());
+                let _ = reply.send(self.machine.harvest_dirty().map_err(VmError::from));
             }
             Command::Save(reply) => {
                 let saved = if self.running {
@@ -387,6 +409,7 @@ impl Worker {
                 self.feed();
             }
             Command::PowerButton => self.machine.press_power_button(),
+            Command::Look => {}
             Command::Quit => return Err(Over::Ended(End::Quit)),
             Command::Gone => return Err(Over::Gone),
         }
@@ -401,8 +424,8 @@ impl Worker {
         self.flush();
         match stop {
             Ok(Stop::Look) => {}
-            Ok(Stop::Idle(wait)) => return self.wait_for(Some(wait.min(LONGEST_SLEEP))),
-            Ok(Stop::Asleep) => return self.wait_for(Some(LONGEST_SLEEP)),
+            Ok(Stop::Idle(wait)) => return self.sleep(wait),
+            Ok(Stop::Asleep) => return self.sleep(LONGEST_SLEEP),
             Ok(Stop::Request(Request::Exit(code))) => return Err(Over::Ended(End::Exit(code))),
             Ok(Stop::Request(Request::PowerOff)) => return Err(Over::Ended(End::PowerOff)),
             Ok(Stop::Request(Request::Reset)) => return Err(Over::Ended(End::Reset)),
@@ -414,6 +437,21 @@ impl Worker {
             return self.wait_for(Some(took * share / (100 - share)));
         }
         Ok(())
+    }
+
+    /// Waits until there is something to do; vCPUs that run by themselves are slowed meanwhile.
+    fn sleep(&mut self, longest: Duration) -> Result<(), Over> {
+        if self.throttle == 0 || !self.machine.hold(true) {
+            return self.wait_for(Some(longest.min(LONGEST_SLEEP)));
+        }
+        let share = u32::from(self.throttle);
+        let waited = self.wait_for(Some(longest.min(THROTTLE_PERIOD * share / 100)));
+        if self.running {
+            self.machine.hold(false);
+            waited?;
+            return self.wait_for(Some(longest.min(THROTTLE_PERIOD * (100 - share) / 100)));
+        }
+        waited
     }
 
     /// Hands waiting input to the devices, as much as they take.

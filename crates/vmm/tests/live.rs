@@ -1,121 +1,19 @@
 //! A running guest moves between machines with threads, on the host's clock; and stays where it is
 //! when the other side refuses.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+mod common;
 
-use guest::{Flags, Line, Parameters};
+use std::thread;
+use std::time::Duration;
+
+use common::live::{Printed, move_to, patient, start};
 use machine::{HostConfig, MachineConfig, VirtioKind};
-use migration::{Cancel, MigrationError, Outcome, Ownership, Settings, Silent, Standing};
+use migration::{Cancel, Ownership, Settings, Silent, Standing};
 use transport::Channel;
-use vmm::{Boot, End, Endpoints, Vm, VmState, VmTarget};
+use vmm::{End, Endpoints, VmState, VmTarget};
 
 const MEMORY: u64 = 32 << 20;
 const MOVES: usize = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What the guest prints, wherever it runs.
-#[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Printed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Printed {
-    fn endpoints(&self) -> Endpoints {
-        let mut endpoints = Endpoints::default();
-        endpoints.outputs.insert("com1".to_owned(), Box::new(self.clone()));
-        endpoints
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// Numbers of the rounds that the guest has told of.
-    fn rounds(&self) -> Vec<u64> {
-        self.text()
-            .lines()
-            .filter_map(|line| match Line::parse(line) {
-                Some(Line::Round(round)) => Some(round.round),
-                _ => None,
-            })
-            .collect()
-    }
-
-    fn wait_for_rounds(&self, more: usize) {
-        let wanted = self.rounds().len() + more;
-        let started = Instant::now();
-        while self.rounds().len() < wanted {
-            assert!(started.elapsed() < PATIENCE, "the guest is silent:\n{}", self.text());
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-fn start(config: &MachineConfig, rounds: u64, host: &HostConfig, printed: &Printed) -> Vm {
-    let mut parameters = Parameters::new(config.memory_bytes, config.cpus.count.into(), rounds);
-    parameters.tsc_khz = config.cpus.tsc_khz;
-    parameters.drift_ppm = 10_000;
-    parameters.clock_slack_ns = 1_000_000;
-    parameters.pages_per_round = 64;
-    parameters.checks_per_round = 512;
-    if config.hpet {
-        parameters.flags = parameters.flags.with(Flags::HPET);
-    }
-    let boot = Boot::Embedded(Box::new(parameters));
-    let vm = Vm::create(config, &boot, host, printed.endpoints()).unwrap();
-    vm.resume().unwrap();
-    vm
-}
-
-/// Moves a machine to a host with this configuration; the new machine, or why not, on both sides.
-fn move_to(
-    vm: &Vm,
-    host: &HostConfig,
-    printed: &Printed,
-    settings: &Settings,
-) -> (Result<Outcome, MigrationError>, Result<Vm, MigrationError>) {
-    let (here, there) = Channel::pair().unwrap();
-    let mut target = VmTarget::new(host.clone(), {
-        let printed = printed.clone();
-        move |_| printed.endpoints()
-    });
-    let receiving = thread::spawn(move || {
-        migration::receive(
-            &mut target,
-            there,
-            &mut Ownership::without_record(),
-            &Settings::default(),
-            &mut Silent,
-            &Cancel::new(),
-        )
-        .map(|_| target.into_vm().expect("the machine was taken"))
-    });
-    let sent = migration::migrate(
-        &mut vm.source(),
-        here,
-        &mut Ownership::without_record(),
-        settings,
-        &mut Silent,
-        &Cancel::new(),
-    );
-    (sent, receiving.join().unwrap())
-}
-
-fn patient() -> Settings {
-    // Several tests share the host's two cores.
-    Settings { downtime_limit: Duration::from_secs(3), ..Settings::default() }
-}
 
 fn moves_without_a_gap(cpus: u32) {
     let mut config = MachineConfig::new("live", [3; 16], MEMORY);

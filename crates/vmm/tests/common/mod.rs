@@ -1,6 +1,8 @@
 //! Small machines with the embedded guest, and moves of a machine that stands still.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod live;
+
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,7 +54,7 @@ pub fn machine(config: &MachineConfig, rounds: u64) -> Machine {
 
 /// Runs up to an instruction count or to the guest's own end, which is returned.
 pub fn run_to(machine: &mut Machine, instruction: u64) -> Option<Stop> {
-    machine.resume();
+    machine.resume().expect("it resumes");
     let end = loop {
         let left = instruction.saturating_sub(machine.instructions());
         if left == 0 {
@@ -63,7 +65,7 @@ pub fn run_to(machine: &mut Machine, instruction: u64) -> Option<Stop> {
             stop => break Some(stop),
         }
     };
-    machine.pause();
+    machine.pause().expect("it pauses");
     end
 }
 
@@ -93,12 +95,12 @@ impl MigrationSource for Still<'_> {
         false
     }
     fn start_dirty_log(&mut self) -> Result<(), Cause> {
-        self.0.harvest_dirty();
+        self.0.harvest_dirty()?;
         Ok(())
     }
     fn stop_dirty_log(&mut self) {}
     fn harvest_dirty(&mut self) -> Result<DirtyBitmap, Cause> {
-        Ok(self.0.harvest_dirty())
+        Ok(self.0.harvest_dirty()?)
     }
     fn pause(&mut self) -> Result<(), Cause> {
         Ok(())
