@@ -21,6 +21,7 @@ mod observer;
 mod outbound;
 mod peer;
 pub mod postcopy;
+mod pulse;
 mod queue;
 mod settings;
 mod source;

@@ -111,6 +111,24 @@ impl Interrupt {
     }
 }
 
+/// Sends a frame when nothing was sent for a while.
+pub(crate) struct Beat {
+    queue: Queue<Item>,
+    written: Arc<Written>,
+    seen: u64,
+}
+
+impl Beat {
+    /// Sends the frame, if nothing was sent since the last call and nothing waits to be.
+    pub(crate) fn give(&mut self, frame: &[u8]) {
+        let seen = self.written.bytes.load(Ordering::Acquire);
+        if seen == std::mem::replace(&mut self.seen, seen) && self.queue.is_empty() {
+            // A queue that has just been filled, or closed, needs no sign of life.
+            let _ = self.queue.push(Item::Message(frame.to_vec()), Duration::ZERO);
+        }
+    }
+}
+
 /// The sending end of a channel. Stream bytes go in through [`Write`].
 pub(crate) struct Outbound<W> {
     queue: Queue<Item>,
@@ -166,6 +184,11 @@ impl<W: Write + Send + 'static> Outbound<W> {
             stream_bytes: 0,
             failed: None,
         })
+    }
+
+    /// What gives signs of life in between.
+    pub(crate) fn beat(&self) -> Beat {
+        Beat { queue: self.queue.clone(), written: self.written.clone(), seen: 0 }
     }
 
     /// Keeps frames within what the peer takes. Called before the first stream byte.

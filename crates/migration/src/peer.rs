@@ -13,6 +13,7 @@ use crate::cancel::Cancel;
 use crate::envelope::{
     Agreement, FrameError, FrameReader, FromDestination, HELLO_LENGTH, Hello, HelloError, Kind,
 };
+use crate::pulse::{Noting, Signs};
 use crate::queue::{Queue, QueueError};
 
 /// How often a wait looks whether the operator wants it to end.
@@ -57,14 +58,16 @@ impl<F: Send + 'static> Ear<F> {
     /// Starts the reading thread. `take` turns each frame into what is queued; what it keeps to
     /// itself (`None`) is not queued. `spoke` is called before something is queued.
     pub(crate) fn start(
-        mut input: Box<dyn Read + Send>,
+        input: Box<dyn Read + Send>,
         control: Arc<dyn Control>,
         own: Hello,
+        signs: Arc<Signs>,
         mut take: impl FnMut(Kind, &mut Vec<u8>) -> Result<Option<F>, FrameError> + Send + 'static,
         mut before: impl FnMut(&Heard<F>) + Send + 'static,
     ) -> io::Result<Self> {
         let queue = Queue::new(DEPTH);
         let into = queue.clone();
+        let mut input = Noting { input, signs: signs.clone() };
         let listen = move || {
             let mut say = move |heard: Heard<F>| {
                 before(&heard);
@@ -79,7 +82,7 @@ impl<F: Send + 'static> Ear<F> {
             let agreement = match read_hello(&mut input) {
                 Ok(bytes) => Hello::decode(&bytes).and_then(|peer| own.agree(&peer)),
                 Err(error) => {
-                    say(Heard::Lost(error));
+                    say(Heard::Lost(signs.explain(error)));
                     return;
                 }
             };
@@ -100,7 +103,7 @@ impl<F: Send + 'static> Ear<F> {
                 let going_on = match taken {
                     Ok(Some(frame)) => say(Heard::Frame(frame)),
                     Ok(None) => true,
-                    Err(error) => say(Heard::Lost(error)),
+                    Err(error) => say(Heard::Lost(signs.explain(error))),
                 };
                 if !going_on {
                     return;
@@ -191,6 +194,7 @@ pub(crate) fn hear_destination(
     input: Box<dyn Read + Send>,
     control: Arc<dyn Control>,
     own: Hello,
+    signs: Arc<Signs>,
     arrived: &Arrived,
 ) -> io::Result<Ear<FromDestination>> {
     let (bytes, spoke) = (arrived.bytes.clone(), arrived.spoke.clone());
@@ -198,6 +202,7 @@ pub(crate) fn hear_destination(
         let message = FromDestination::decode(kind, payload)?;
         Ok(match message {
             // Never queued: a peer that floods them cannot fill the queue.
+            FromDestination::Alive => None,
             FromDestination::Progress { stream_bytes } => {
                 bytes.store(stream_bytes, Ordering::Release);
                 None
@@ -224,5 +229,5 @@ pub(crate) fn hear_destination(
             spoke.store(true, Ordering::Release);
         }
     };
-    Ear::start(input, control, own, take, before)
+    Ear::start(input, control, own, signs, take, before)
 }

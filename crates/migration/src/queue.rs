@@ -112,6 +112,11 @@ impl<T> Queue<T> {
         Ok(item)
     }
 
+    /// True if nothing waits to be taken out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+
     /// Waits until every item is taken out and done with, or the queue is closed.
     pub(crate) fn drain(&self, limit: Duration) -> Result<(), QueueError> {
         let done = |state: &State<T>| state.closed || (state.items.is_empty() && !state.busy);

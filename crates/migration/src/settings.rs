@@ -50,6 +50,11 @@ pub struct Settings {
     /// How long the destination may take to load and check, if the pause is not limited, and to
     /// answer the grant.
     pub switchover_timeout: Duration,
+    /// How often each side gives a sign of life when it has nothing else to say.
+    pub keepalive_interval: Duration,
+    /// How long the peer may be silent, once it has spoken, before the link is taken for lost: some
+    /// intervals at least.
+    pub keepalive_timeout: Duration,
     /// For how long a record that cannot be read is asked for before the grant is reported as
     /// unconfirmed.
     pub decide_timeout: Duration,
@@ -71,6 +76,8 @@ impl Default for Settings {
             build_timeout: Duration::from_secs(60),
             io_timeout: Duration::from_secs(20),
             switchover_timeout: Duration::from_secs(30),
+            keepalive_interval: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(10),
             decide_timeout: Duration::from_secs(10),
         }
     }

@@ -13,6 +13,7 @@ use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::peer::{Ear, Heard, Silence};
+use crate::pulse::{Pulse, Signs};
 use crate::queue::Queue;
 use crate::settings::Settings;
 
@@ -31,6 +32,7 @@ enum Piece {
 
 pub(super) struct EnvelopeLink {
     out: Outbound<Box<dyn Write + Send>>,
+    pulse: Pulse,
     ear: Ear<Piece>,
     control: Arc<dyn Control>,
     spare: Queue<Vec<u8>>,
@@ -66,6 +68,8 @@ impl EnvelopeLink {
         let emptied = spare.clone();
         let take = move |kind, payload: &mut Vec<u8>| {
             Ok(Some(match SourceFrame::decode(kind, payload)? {
+                // Never queued: a peer that floods them cannot fill the queue.
+                SourceFrame::Message(FromSource::Alive) => return Ok(None),
                 SourceFrame::Message(message) => Piece::Message(message),
                 SourceFrame::Stream(_) => {
                     debug_assert_eq!(kind, Kind::Stream);
@@ -74,11 +78,16 @@ impl EnvelopeLink {
                 }
             }))
         };
-        let ear =
-            Ear::start(reader, control.clone(), own, take, |_| {}).map_err(Failure::Channel)?;
+        let signs = Signs::new(settings);
+        let ear = Ear::start(reader, control.clone(), own, signs.clone(), take, |_| {})
+            .map_err(Failure::Channel)?;
         out.begin(own.encode().to_vec());
+        let alive = FromDestination::Alive.encode();
+        let pulse = Pulse::start(out.beat(), alive, signs, control.clone(), settings)
+            .map_err(Failure::Channel)?;
         Ok(Self {
             out,
+            pulse,
             ear,
             control,
             spare,
@@ -146,6 +155,7 @@ fn message_name(message: &FromSource) -> &'static str {
         FromSource::Offered { .. } => "Offered",
         FromSource::Grant { .. } => "Grant",
         FromSource::Cancel { .. } => "Cancel",
+        FromSource::Alive => "Alive",
     }
 }
 
@@ -256,6 +266,7 @@ impl DestinationLink for EnvelopeLink {
     }
 
     fn finish(&mut self) {
+        self.pulse.end();
         self.control.shutdown();
         self.ear.end();
         self.out.end();

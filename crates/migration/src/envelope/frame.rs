@@ -1,6 +1,7 @@
 //! Frames: a type, a length, a payload and a checksum.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use super::message::MAX_REASON;
 use crate::handover::{MAX_RECORD, OwnerId, RecordError};
@@ -24,6 +25,8 @@ pub enum Kind {
     Grant = 0x04,
     /// The source keeps the guest, for a reason.
     Cancel = 0x05,
+    /// The source lives.
+    SourceAlive = 0x06,
     /// The machine was built; memory may flow.
     MachineAccepted = 0x81,
     /// Answer to [`Kind::Sync`].
@@ -38,15 +41,18 @@ pub enum Kind {
     Refused = 0x86,
     /// The destination owns the guest and could not start it.
     RunFailed = 0x87,
+    /// The destination lives.
+    DestinationAlive = 0x88,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Stream,
         Self::Sync,
         Self::Offered,
         Self::Grant,
         Self::Cancel,
+        Self::SourceAlive,
         Self::MachineAccepted,
         Self::Synced,
         Self::Progress,
@@ -54,6 +60,7 @@ impl Kind {
         Self::Running,
         Self::Refused,
         Self::RunFailed,
+        Self::DestinationAlive,
     ];
 
     fn of(byte: u8) -> Option<Self> {
@@ -72,7 +79,7 @@ impl Kind {
             Self::Grant => (32, 32 + OwnerId::MAX_LENGTH as u32),
             Self::Ready => (33, 33 + OwnerId::MAX_LENGTH as u32),
             Self::Running => (0, OwnerId::MAX_LENGTH as u32),
-            Self::MachineAccepted => exactly(0),
+            Self::MachineAccepted | Self::SourceAlive | Self::DestinationAlive => exactly(0),
             Self::Cancel | Self::Refused | Self::RunFailed => (0, MAX_REASON as u32),
         }
     }
@@ -117,6 +124,9 @@ pub enum FrameError {
     /// An ownership record that is none.
     #[error("the source's claim is wrong")]
     Record(#[source] RecordError),
+    /// The peer gave no sign of life for so long.
+    #[error("the peer gave no sign of life for {} s", .0.as_secs_f32())]
+    Silent(Duration),
     /// The channel failed.
     #[error("the channel failed")]
     Io(#[source] io::Error),

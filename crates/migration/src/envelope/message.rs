@@ -33,6 +33,8 @@ pub enum FromSource {
         /// Why, in words.
         reason: String,
     },
+    /// A sign of life.
+    Alive,
 }
 
 /// What the destination says.
@@ -76,6 +78,8 @@ pub enum FromDestination {
         /// Why, in words.
         reason: String,
     },
+    /// A sign of life, when there is nothing else to say.
+    Alive,
 }
 
 /// A frame from the source: bytes of the stream, or a message.
@@ -148,6 +152,7 @@ impl FromSource {
                 encode_frame(Kind::Grant, &payload)
             }
             Self::Cancel { reason } => encode_frame(Kind::Cancel, bounded(reason)),
+            Self::Alive => encode_frame(Kind::SourceAlive, &[]),
         }
     }
 }
@@ -173,13 +178,15 @@ impl<'a> SourceFrame<'a> {
                 FromSource::Grant { digest, claimant: owner(kind, rest)? }
             }
             Kind::Cancel => FromSource::Cancel { reason: reason(kind, payload)? },
+            Kind::SourceAlive => FromSource::Alive,
             Kind::MachineAccepted
             | Kind::Synced
             | Kind::Progress
             | Kind::Ready
             | Kind::Running
             | Kind::Refused
-            | Kind::RunFailed => return Err(FrameError::Direction(kind)),
+            | Kind::RunFailed
+            | Kind::DestinationAlive => return Err(FrameError::Direction(kind)),
         }))
     }
 }
@@ -209,6 +216,7 @@ impl FromDestination {
             }
             Self::Refused { reason } => encode_frame(Kind::Refused, bounded(reason)),
             Self::RunFailed { reason } => encode_frame(Kind::RunFailed, bounded(reason)),
+            Self::Alive => encode_frame(Kind::DestinationAlive, &[]),
         }
     }
 
@@ -235,9 +243,13 @@ impl FromDestination {
             Kind::Running => Self::Running { claimant: owner(kind, payload)? },
             Kind::Refused => Self::Refused { reason: reason(kind, payload)? },
             Kind::RunFailed => Self::RunFailed { reason: reason(kind, payload)? },
-            Kind::Stream | Kind::Sync | Kind::Offered | Kind::Grant | Kind::Cancel => {
-                return Err(FrameError::Direction(kind));
-            }
+            Kind::DestinationAlive => Self::Alive,
+            Kind::Stream
+            | Kind::Sync
+            | Kind::Offered
+            | Kind::Grant
+            | Kind::Cancel
+            | Kind::SourceAlive => return Err(FrameError::Direction(kind)),
         })
     }
 }
@@ -264,6 +276,7 @@ mod tests {
             FromSource::Offered { stream_bytes: 7, claim: Some(record) },
             FromSource::Grant { digest: [9; 32], claimant: claimant.clone() },
             FromSource::Cancel { reason: reason.clone() },
+            FromSource::Alive,
         ];
         for message in from_source {
             let bytes = message.encode();
@@ -283,6 +296,7 @@ mod tests {
             FromDestination::Running { claimant },
             FromDestination::Refused { reason: reason.clone() },
             FromDestination::RunFailed { reason },
+            FromDestination::Alive,
         ];
         for message in from_destination {
             let bytes = message.encode();

@@ -14,6 +14,7 @@ use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::peer::{Arrived, Ear, Heard, Silence, hear_destination};
+use crate::pulse::{Pulse, Signs};
 use crate::settings::Settings;
 
 /// How long a last word, in either direction, may take.
@@ -23,6 +24,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) struct EnvelopeLink {
     out: Outbound<Box<dyn Write + Send>>,
+    pulse: Pulse,
     ear: Ear<FromDestination>,
     control: Arc<dyn Control>,
     arrived: Arrived,
@@ -66,11 +68,16 @@ impl EnvelopeLink {
             interrupt,
         )
         .map_err(Failure::Channel)?;
-        let ear =
-            hear_destination(reader, control.clone(), own, &arrived).map_err(Failure::Channel)?;
+        let signs = Signs::new(settings);
+        let ear = hear_destination(reader, control.clone(), own, signs.clone(), &arrived)
+            .map_err(Failure::Channel)?;
         out.begin(own.encode().to_vec());
+        let alive = FromSource::Alive.encode();
+        let pulse = Pulse::start(out.beat(), alive, signs, control.clone(), settings)
+            .map_err(Failure::Channel)?;
         Ok(Self {
             out,
+            pulse,
             ear,
             control,
             arrived,
@@ -285,6 +292,7 @@ impl SourceLink for EnvelopeLink {
     }
 
     fn finish(&mut self) {
+        self.pulse.end();
         self.control.shutdown();
         self.ear.end();
         self.out.end();

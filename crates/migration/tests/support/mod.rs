@@ -357,6 +357,7 @@ pub struct Target {
     pub fail_run: Option<String>,
     pub spoil_page: Option<usize>,
     pub needs: Option<&'static str>,
+    pub build_takes: Duration,
     /// Whether memory is compared with the guest's own sum before it runs: it takes a while.
     pub check_on_run: bool,
     pub discarded: bool,
@@ -371,6 +372,7 @@ impl Target {
             fail_run: None,
             spoil_page: None,
             needs: None,
+            build_takes: Duration::ZERO,
             check_on_run: true,
             discarded: false,
         }
@@ -393,6 +395,7 @@ impl MigrationTarget for Target {
         if let Some(reason) = self.refuse.take() {
             return Err(Refusal::new(reason));
         }
+        thread::sleep(self.build_takes);
         let words: Vec<u64> = machine
             .chunks(8)
             .map(|word| word.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
