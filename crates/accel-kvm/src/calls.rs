@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use kvm_bindings::{KVMIO, kvm_clear_dirty_log, kvm_device_attr, kvm_dirty_log, kvm_xsave};
+use kvm_bindings::{
+    KVM_CAP_MCE, KVMIO, kvm_clear_dirty_log, kvm_device_attr, kvm_dirty_log, kvm_xsave,
+};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::ioctl::{
     ioctl, ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ptr, ioctl_with_ref,
@@ -28,7 +30,7 @@ fn done(call: &'static str, result: libc::c_int) -> Result<(), KvmError> {
     if result < 0 { Err(KvmError::last(call)) } else { Ok(()) }
 }
 
-/// What machine-check banks and features the host's KVM can give a guest.
+/// What machine-check features the host's KVM can give a guest; the number of banks is left out.
 #[expect(unsafe_code, reason = "an ioctl on a raw pointer")]
 pub(crate) fn machine_check_capabilities(kvm: &kvm_ioctls::Kvm) -> Result<u64, KvmError> {
     let mut value = 0u64;
@@ -36,6 +38,11 @@ pub(crate) fn machine_check_capabilities(kvm: &kvm_ioctls::Kvm) -> Result<u64, K
     let result = unsafe { ioctl_with_mut_ref(kvm, KVM_X86_GET_MCE_CAP_SUPPORTED(), &mut value) };
     done("KVM_X86_GET_MCE_CAP_SUPPORTED", result)?;
     Ok(value)
+}
+
+/// How many machine-check banks the host's KVM can give a vCPU.
+pub(crate) fn machine_check_banks(kvm: &kvm_ioctls::Kvm) -> u64 {
+    u64::try_from(kvm.check_extension_raw(u64::from(KVM_CAP_MCE))).unwrap_or(0)
 }
 
 /// Gives a vCPU its machine-check banks.

@@ -239,5 +239,10 @@ fn unsupported(kvm: &Kvm, vcpu: &VcpuFd, model: &CpuModel) -> Result<Vec<String>
     if lacks & !0xff != 0 {
         reasons.push(format!("machine-check capabilities {:#x} are missing", lacks & !0xff));
     }
+    let (banks, wanted) =
+        (calls::machine_check_banks(kvm), model.machine_check_capabilities() & 0xff);
+    if banks < wanted {
+        reasons.push(format!("there are {banks} machine-check banks instead of {wanted}"));
+    }
     Ok(reasons)
 }

@@ -149,7 +149,7 @@ pub fn host_model() -> Result<&'static CpuModel, KvmError> {
         })
         .collect();
     let offered = calls::machine_check_capabilities(&kvm)?;
-    // The number of banks is a capability of its own, and never below ten.
-    let machine_check = MACHINE_CHECK & (offered | 0xff);
+    let banks = calls::machine_check_banks(&kvm).min(MACHINE_CHECK & 0xff);
+    let machine_check = banks | (offered & MACHINE_CHECK & !0xff);
     Ok(MODEL.get_or_init(|| CpuModel::from_list(NAME, leaves.leak(), machine_check)))
 }

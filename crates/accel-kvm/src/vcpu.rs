@@ -94,7 +94,16 @@ impl KvmVcpu {
             shared,
         };
         vcpu.write_state(&reset, 0)?;
+        vcpu.announce()?;
         Ok(vcpu)
+    }
+
+    /// Makes the kernel look at all local APICs anew: it finds the one of a vCPU that was just made
+    /// by its id only from the next change of any of them on, and till then drops what is sent to
+    /// it.
+    fn announce(&self) -> Result<(), KvmError> {
+        let page = self.fd.get_lapic().map_err(KvmError::call("KVM_GET_LAPIC"))?;
+        self.fd.set_lapic(&page).map_err(KvmError::call("KVM_SET_LAPIC"))
     }
 
     /// Makes this vCPU leave the guest, from any thread.

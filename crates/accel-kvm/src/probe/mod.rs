@@ -19,6 +19,8 @@ use crate::{CpuidPolicy, Kicker, KvmAccelerator, KvmError, KvmVcpu, bare, tsc};
 const RESULT: u16 = 0xe9;
 const END: u16 = 0xf4;
 const BREAKPOINT: u8 = 3;
+/// The vector of the interrupt that a guest sends itself.
+const INTERRUPT: u8 = 0x41;
 /// Where in a program its handler starts.
 const HANDLER: u64 = 16;
 /// How long a probe may take.
@@ -89,7 +91,7 @@ fn finding(name: &'static str, tier: Tier, result: Result<String, String>) -> Fi
 
 fn full() -> Vec<Finding> {
     let plain = |program: &[u8], wanted| ring_0(program, wanted).map(|_| "right".to_owned());
-    let list: [(&'static str, Result<String, String>); 10] = [
+    let list: [(&'static str, Result<String, String>); 11] = [
         ("movd in ring 0", plain(programs::movd(), 0x1234_5678)),
         ("paddd in ring 0", plain(programs::paddd(), 82)),
         ("fwait in ring 0", plain(programs::fwait(), 7)),
@@ -97,6 +99,7 @@ fn full() -> Vec<Finding> {
         ("cmpxchg16b in ring 0", plain(programs::cmpxchg16b(), 99)),
         ("int3 through the IDT", plain(programs::breakpoint(), 33)),
         ("SYSCALL from ring 3", syscall()),
+        ("interrupts stay in service until their end", plain(programs::in_service(), 2)),
         ("a write to the TSC is seen", seen(tsc::write_is_seen())),
         ("CPUID can be masked", masked()),
         ("speed of ring 0", speed()),
@@ -183,7 +186,9 @@ fn start(program: &[u8], state: &CpuState) -> Result<(KvmVcpu, Port), String> {
         let ram = GuestRam::new(bare::RAM_BYTES).map_err(no_room)?;
         bare::lay_out(&ram, program).map_err(no_room)?;
         // Whatever else goes wrong is a triple fault.
-        bare::set_gate(&ram, BREAKPOINT, bare::CODE + HANDLER).map_err(no_room)?;
+        for vector in [BREAKPOINT, INTERRUPT] {
+            bare::set_gate(&ram, vector, bare::CODE + HANDLER).map_err(no_room)?;
+        }
         let place = Topology { apic_id: 0, count: 1 };
         let model = model().map_err(KvmError::State)?;
         KvmAccelerator::new(ram)?.vcpu(model, place, CpuidPolicy::AsFarAsPossible)

@@ -115,6 +115,22 @@ programs! {
         "iretq",
         "3: int3",
     ];
+    /// An interrupt that the guest sends itself: what the local APIC says to be in service while
+    /// it is handled. The handler is 16 bytes into the program.
+    in_service = [
+        "jmp 3f",
+        ".skip 14, 0x90",
+        "mov eax, [rbx + 0x120]",
+        "mov dx, 0xe9",
+        "out dx, eax",
+        "jmp 4f",
+        "3: mov ebx, 0xfee00000",
+        "mov dword ptr [rbx + 0xf0], 0x1ff",
+        "mov dword ptr [rbx + 0x300], 0x44041",
+        "sti",
+        "2: jmp 2b",
+        "4:",
+    ];
     /// SYSCALL from ring 3. The entry is 16 bytes into the program.
     syscall = [
         "jmp 3f",
