@@ -4,4 +4,7 @@
 //! would: what it cannot check it says so of.
 
 pub mod compare;
+pub mod layout;
+pub mod receive;
+mod source;
 pub mod walk;

@@ -43,13 +43,18 @@ fn once<T>(meta: &ParseNestedMeta<'_>, slot: &mut Option<T>, value: T) -> Result
     }
 }
 
-fn integer(meta: &ParseNestedMeta<'_>) -> Result<(u32, Span)> {
+fn version(meta: &ParseNestedMeta<'_>) -> Result<(u32, Span)> {
     let literal: LitInt = meta.value()?.parse()?;
-    let value = literal.base10_parse()?;
+    Ok((literal.base10_parse()?, literal.span()))
+}
+
+/// A version that something was added in.
+fn later_version(meta: &ParseNestedMeta<'_>) -> Result<(u32, Span)> {
+    let (value, span) = version(meta)?;
     if value == 0 {
-        return error(literal.span(), "versions begin at 1");
+        return error(span, "versions begin at 1");
     }
-    Ok((value, literal.span()))
+    Ok((value, span))
 }
 
 fn string(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
@@ -90,9 +95,9 @@ impl StructAttributes {
             if meta.path.is_ident("name") {
                 once(&meta, &mut name, string(&meta)?)
             } else if meta.path.is_ident("version") {
-                once(&meta, &mut version, integer(&meta)?)
+                once(&meta, &mut version, self::version(&meta)?)
             } else if meta.path.is_ident("minimum_version") {
-                once(&meta, &mut minimum_version, integer(&meta)?)
+                once(&meta, &mut minimum_version, self::version(&meta)?)
             } else if meta.path.is_ident("validate") {
                 once(&meta, &mut validate, string(&meta)?.parse()?)
             } else {
@@ -143,7 +148,7 @@ impl FieldAttributes {
         let (mut subsection, mut excused) = (None, None);
         each(attributes, |meta| {
             if meta.path.is_ident("since") {
-                once(&meta, &mut since, integer(&meta)?)
+                once(&meta, &mut since, later_version(&meta)?)
             } else if meta.path.is_ident("default") {
                 let text = string(&meta)?;
                 let expression = text.parse()?;
@@ -172,7 +177,8 @@ impl FieldAttributes {
                 return error(default.text.span(), "a default is for a field with `since = N`");
             }
             (None, None, Some(name), None) if max.is_none() => {
-                check_name(&name)?;
+                let own = name.value();
+                check_name(&LitStr::new(own.strip_prefix('/').unwrap_or(&own), name.span()))?;
                 Saved::Subsection(name)
             }
             (None, None, None, Some(reason)) if max.is_none() => {

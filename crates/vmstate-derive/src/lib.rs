@@ -19,6 +19,8 @@ use syn::{Data, DeriveInput, parse_macro_input};
 /// - `since = N, default = "expression"`: added in version `N`; what older streams mean.
 /// - `max = N`: bound of a `Vec`.
 /// - `subsection = "name"`: an `Option` of a struct, there if it is `Some`; after all other fields.
+///   In the stream it is called by the struct's name, a slash and its own; `"/name"` gives the whole
+///   name, for formats of others that do not follow this.
 /// - `excused = "reason"`: not saved; it gets its `Default` value.
 ///
 /// An enum is `#[repr(u8)]`, has no fields, and gives every variant its value.

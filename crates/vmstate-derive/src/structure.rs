@@ -103,7 +103,10 @@ impl Pieces {
                 return Ok(());
             }
             Saved::Subsection(subsection) => {
-                let full = format!("{}/{}", of.name.value(), subsection.value());
+                let full = match subsection.value().strip_prefix('/') {
+                    Some(full) => full.to_owned(),
+                    None => format!("{}/{}", of.name.value(), subsection.value()),
+                };
                 check_name(&syn::LitStr::new(&full.replacen('/', ".", 1), subsection.span()))?;
                 if self.subsection_names.contains(&full) {
                     return error(subsection.span(), "another subsection has this name");
@@ -112,7 +115,8 @@ impl Pieces {
                 self.build.push(quote! { #name: #variable });
                 return self.subsection(ty, &variable, &text, description, full);
             }
-            Saved::Plain => (1, None),
+            // Formats of others have versions 0.
+            Saved::Plain => (of.minimum_version.min(1), None),
             Saved::Since { version, at, default } => {
                 if version > of.version {
                     return error(at, "the struct has no such version yet");

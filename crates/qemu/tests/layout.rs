@@ -1,0 +1,150 @@
+//! The layouts of a microvm's sections against what QEMU 7.2 wrote, and against its descriptions.
+
+mod common;
+
+use std::io::Cursor;
+
+use common::{MICROVMS, golden, microvm};
+use qemu::layout::layouts;
+use qemu::receive::{Memory, PAGE_SIZE, receive};
+use qemu::walk::{self, FieldValue, Structure};
+use vmstate::{StructValue, Value};
+
+/// Memory that counts what comes.
+#[derive(Default)]
+struct Counter {
+    blocks: Vec<(String, u64)>,
+    pages: usize,
+}
+
+impl Memory for Counter {
+    fn blocks(&mut self, blocks: &[(String, u64)]) -> Result<(), String> {
+        self.blocks = blocks.to_vec();
+        Ok(())
+    }
+
+    fn write(&mut self, _: usize, _: u64, _: &[u8; PAGE_SIZE]) {
+        self.pages += 1;
+    }
+
+    fn read(&self, _: usize, _: u64) -> [u8; PAGE_SIZE] {
+        [0; PAGE_SIZE]
+    }
+}
+
+fn refused(name: &str, bytes: &[u8]) -> String {
+    receive(bytes, &layouts(&microvm(name)), &mut Counter::default()).unwrap_err().to_string()
+}
+
+/// Every number in order; bytes one by one.
+fn ours(of: &StructValue, into: &mut Vec<u64>) {
+    fn value(of: &Value, into: &mut Vec<u64>) {
+        match of {
+            Value::Bool(value) => into.push((*value).into()),
+            Value::Unsigned(value) => into.push(*value),
+            Value::Signed(value) => into.push(*value as u64),
+            Value::Enum(variant) => into.push(variant.value.into()),
+            Value::Bytes(bytes) => into.extend(bytes.iter().map(|byte| u64::from(*byte))),
+            Value::Items(items) => items.iter().for_each(|item| value(item, into)),
+            Value::Struct(inner) => ours(inner, into),
+        }
+    }
+    of.fields.iter().for_each(|(_, of)| value(of, into));
+    of.subsections.iter().for_each(|(_, of)| ours(of, into));
+}
+
+fn described(of: &Structure, into: &mut Vec<u64>) {
+    fn value(of: &FieldValue, into: &mut Vec<u64>) {
+        match of {
+            FieldValue::Unsigned(value) => into.push(*value),
+            FieldValue::Signed(value) => into.push(*value as u64),
+            FieldValue::Bytes(bytes) => into.extend(bytes.iter().map(|byte| u64::from(*byte))),
+            FieldValue::Items(items) => items.iter().for_each(|item| value(item, into)),
+            FieldValue::Structure(inner) => described(inner, into),
+        }
+    }
+    of.fields.iter().for_each(|field| value(&field.value, into));
+    of.subsections.iter().for_each(|of| described(of, into));
+}
+
+#[test]
+fn every_section_is_what_its_layout_and_qemus_description_say() {
+    for name in MICROVMS {
+        let layouts = layouts(&microvm(name));
+        let mut memory = Counter::default();
+        let bytes = golden(name);
+        let sections = receive(&bytes[..], &layouts, &mut memory)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let walked = walk::walk(Cursor::new(&bytes)).unwrap();
+        let pages: usize = walked.blocks.iter().map(|block| block.pages.len()).sum();
+        assert_eq!(memory.pages, pages);
+        assert_eq!(memory.blocks[0].0, "microvm.ram");
+        assert_eq!(sections.len(), walked.sections.len());
+        for ((section, other), layout) in sections.iter().zip(&walked.sections).zip(&layouts) {
+            assert_eq!(section.name, layout.name, "{name}: the order is QEMU's");
+            let values = layout.schema.values(section.version, &section.data).unwrap();
+            if section.name.starts_with("virtio") {
+                continue;
+            }
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            ours(&values, &mut first);
+            described(&other.body, &mut second);
+            assert_eq!(first, second, "{name}: {}", section.name);
+            let names = |of: &StructValue| -> Vec<String> {
+                of.subsections.iter().map(|(name, _)| (*name).to_owned()).collect()
+            };
+            let theirs: Vec<_> = other.body.subsections.iter().map(|of| of.name.clone()).collect();
+            if section.name != "serial" {
+                assert_eq!(names(&values), theirs, "{name}: {}", section.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_damaged_foreign_or_not_supported_is_refused_by_name() {
+    let good = golden("idle");
+    assert!(refused("idle", &golden("pc")).contains("machine type \"pc-i440fx-7.2\""));
+    assert!(refused("linux2", &good).contains("missing: \"cpu_common\" 1, \"cpu\" 1, \"apic\" 1"));
+    let two = refused("idle", &golden("linux2"));
+    assert!(two.contains("section \"cpu_common\" instance 1 is of a device"), "{two}");
+    let find = |what: &[u8]| good.windows(what.len()).position(|bytes| bytes == what).unwrap();
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        refused("idle", &bytes)
+    };
+    let timer = find(b"\x05timer\0\0\0\0");
+    assert!(changed(timer + 13, 3).contains("\"timer\""), "another version");
+    let cpu = find(b"cpu/poll_control_msr");
+    let unknown = changed(cpu + 4, b'q');
+    assert!(unknown.contains("cpu/qoll_control_msr"), "{unknown}");
+    let footer = find(b"\x7e\0\0\0\x05");
+    assert!(changed(footer + 4, 9).contains("does not end where it should"));
+    for command in [1, 3, 7] {
+        let mut bytes = good[..20].to_vec();
+        bytes.extend([8, 0, command, 0, 0]);
+        let said = refused("idle", &bytes);
+        assert!(said.contains("return path and post-copy are not supported"), "{said}");
+    }
+    let mut extra = good[..20].to_vec();
+    extra.extend(*b"\x05\x12configuration/uuid");
+    assert!(refused("idle", &extra).contains("configuration/uuid"));
+}
+
+#[test]
+fn damage_and_cuts_never_panic_and_never_pass_for_whole() {
+    let good = golden("linux1");
+    let layouts = layouts(&microvm("linux1"));
+    for end in (0..good.len()).step_by(509) {
+        let cut = receive(&good[..end], &layouts, &mut Counter::default());
+        assert!(cut.is_err(), "{end}");
+    }
+    let mut refused = 0;
+    for at in (0..good.len()).step_by(311) {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x41;
+        refused += usize::from(receive(&damaged[..], &layouts, &mut Counter::default()).is_err());
+    }
+    assert!(refused > 0);
+}
