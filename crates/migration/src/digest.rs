@@ -11,13 +11,15 @@
 //! state    = BLAKE3("ferry state 1\n", memory, sections)
 //! ```
 
-use memory::{GuestRam, PAGE_SIZE};
+use memory::{DirtyBitmap, GuestRam, PAGE_SIZE};
 use stream::{BLAKE3, digest_input, machine_digest_input};
 use vmstate::SavedSection;
 
 use crate::handover::Digest;
+use crate::postcopy::Session;
 
 const MEMORY: &[u8] = b"ferry memory 1\n";
+const MEMORY_IN_PART: &[u8] = b"ferry memory in part 1\n";
 const STATE: &[u8] = b"ferry state 1\n";
 
 /// Part of a page's BLAKE3 that the table keeps. Finding a second page for one of 128 bits is out
@@ -63,10 +65,16 @@ impl PageDigests {
         self.pages[page] = self.zero;
     }
 
-    /// The first page whose content is not what was noted, and how many there are.
-    pub(crate) fn differing(&self, ram: &GuestRam) -> Option<(usize, usize)> {
+    /// The first page whose content is not what was noted, and how many there are. Pages that
+    /// come later are not looked at.
+    pub(crate) fn differing(
+        &self,
+        ram: &GuestRam,
+        missing: Option<&DirtyBitmap>,
+    ) -> Option<(usize, usize)> {
         let mut content = [0; PAGE_SIZE];
-        let mut differing = (0..self.pages.len()).filter(|page| {
+        let here = |page: &usize| missing.is_none_or(|missing| !missing.contains(*page));
+        let mut differing = (0..self.pages.len()).filter(here).filter(|page| {
             ram.read_page(*page, &mut content);
             let digest = if is_zero(&content) { self.zero } else { page_digest(&content) };
             digest != self.pages[*page]
@@ -75,11 +83,40 @@ impl PageDigests {
         Some((first, 1 + differing.count()))
     }
 
+    /// The digest of memory without the pages that come later, of which pages these are, and of
+    /// the records that made the others. It begins unlike any digest of all memory.
+    pub(crate) fn memory_in_part(
+        &mut self,
+        ram: &GuestRam,
+        records: &RecordLog,
+        session: &Session,
+        missing: &DirtyBitmap,
+    ) -> Digest {
+        for page in missing.iter() {
+            self.pages[page] = [0; 16];
+        }
+        let set = missing.encode();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(MEMORY_IN_PART).update(session);
+        hasher.update(&(set.len() as u64).to_be_bytes()).update(&set);
+        self.finish_memory(hasher, ram, records)
+    }
+
     /// The digest of all memory, and of the records that made it.
     pub(crate) fn memory(&self, ram: &GuestRam, records: &RecordLog) -> Digest {
-        let mut first = 0;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(MEMORY).update(&records.value().to_be_bytes());
+        hasher.update(MEMORY);
+        self.finish_memory(hasher, ram, records)
+    }
+
+    fn finish_memory(
+        &self,
+        mut hasher: blake3::Hasher,
+        ram: &GuestRam,
+        records: &RecordLog,
+    ) -> Digest {
+        let mut first = 0;
+        hasher.update(&records.value().to_be_bytes());
         for block in ram.blocks() {
             let pages = block.length as usize / PAGE_SIZE;
             hasher.update(&(block.name.len() as u64).to_be_bytes());
@@ -187,20 +224,45 @@ mod tests {
         let mut digests = PageDigests::new(8);
         let log = RecordLog::default();
         let empty = digests.memory(&ram, &log);
-        assert_eq!(digests.differing(&ram), None);
+        assert_eq!(digests.differing(&ram, None), None);
         let page = [7; PAGE_SIZE];
         ram.write_page(3, &page);
         ram.write_page(6, &page);
-        assert_eq!(digests.differing(&ram), Some((3, 2)));
+        assert_eq!(digests.differing(&ram, None), Some((3, 2)));
         digests.set(3, &page);
         digests.set(6, &page);
-        assert_eq!(digests.differing(&ram), None);
+        assert_eq!(digests.differing(&ram, None), None);
         assert_ne!(digests.memory(&ram, &log), empty);
         ram.write_page(3, &ZERO_PAGE);
         ram.write_page(6, &ZERO_PAGE);
         digests.set_zero(3);
         digests.set(6, &ZERO_PAGE);
         assert_eq!(digests.memory(&ram, &log), empty);
+    }
+
+    #[test]
+    fn missing_pages_count_by_their_numbers_only() {
+        let ram = GuestRam::new(8 * PAGE_SIZE as u64).unwrap();
+        let log = RecordLog::default();
+        let set = |pages: &[usize]| {
+            let mut set = DirtyBitmap::none(8);
+            pages.iter().for_each(|page| set.insert(*page));
+            set
+        };
+        let digest = |page: usize, session: u8, missing: &[usize]| {
+            let mut digests = PageDigests::new(8);
+            digests.set(page, &[7; PAGE_SIZE]);
+            digests.memory_in_part(&ram, &log, &[session; 32], &set(missing))
+        };
+        let one = digest(3, 1, &[3, 4]);
+        assert_eq!(one, digest(4, 1, &[3, 4]), "what they held does not count");
+        let all = PageDigests::new(8).memory(&ram, &log);
+        for other in [digest(3, 2, &[3, 4]), digest(3, 1, &[3]), digest(5, 1, &[3, 4]), all] {
+            assert_ne!(one, other);
+        }
+        ram.write_page(3, &[9; PAGE_SIZE]);
+        assert_eq!(PageDigests::new(8).differing(&ram, Some(&set(&[3]))), None);
+        assert_eq!(PageDigests::new(8).differing(&ram, Some(&set(&[4]))), Some((3, 1)));
     }
 
     #[test]

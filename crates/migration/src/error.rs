@@ -8,7 +8,8 @@ use transport::TransportError;
 
 use crate::envelope::{FrameError, HelloError};
 use crate::handover::Digest;
-use crate::{Cause, NotConverging, Refusal, RoundStats};
+use crate::postcopy::Violation;
+use crate::{Cause, Filling, NotConverging, Refusal, RoundStats, Serving};
 
 /// Why a migration failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,15 @@ pub enum Failure {
     /// The peer said something that does not belong there.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),
+    /// Something about pages that come after the hand-over.
+    #[error("the peer broke the protocol of missing pages")]
+    Pages(#[from] Violation),
+    /// There is no link over which missing pages could be sent.
+    #[error("there is no link to the destination")]
+    NoLink,
+    /// Memory cannot be waited for here.
+    #[error("the guest cannot be received by post-copy here")]
+    Userfault(#[from] memory::UserfaultError),
     /// The guest dirties memory faster than it can be sent.
     #[error("{0}")]
     NotConverging(NotConverging),
@@ -176,7 +186,10 @@ pub struct MigrationError {
     /// Where the guest is.
     pub standing: Standing,
     /// The rounds of memory that were sent.
-    pub rounds: Vec<RoundStats>,
+    pub rounds: Box<[RoundStats]>,
+    /// If the guest may run at the destination without all of its memory: what that would need of
+    /// this side. A recovery that succeeds shows that it runs there.
+    pub owed: Option<Serving>,
 }
 
 /// A guest that went away.
@@ -196,6 +209,9 @@ pub struct Outcome {
     pub confirmed: bool,
     /// The digest over machine, memory and sections.
     pub digest: Digest,
+    /// Pages that the destination still needs of this side, to be served until they are there: its
+    /// memory must be kept until then, and the guest must not run here.
+    pub owed: Option<Serving>,
 }
 
 /// A guest that arrived.
@@ -211,4 +227,6 @@ pub struct Received {
     pub zero_pages: u64,
     /// The digest over machine, memory and sections.
     pub digest: Digest,
+    /// Pages that are still missing here, and come while the guest runs.
+    pub filling: Option<Filling>,
 }

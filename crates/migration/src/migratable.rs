@@ -10,6 +10,8 @@ use std::sync::Arc;
 use memory::{DirtyBitmap, GuestRam};
 use vmstate::SavedSection;
 
+use crate::destination::Filling;
+
 /// Why something a machine was asked for did not happen. The engine adds what it was doing.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -169,6 +171,13 @@ pub trait MigrationTarget: Send {
     /// # Errors
     /// If some state cannot be described; names the device.
     fn save(&mut self) -> Result<Vec<SavedSection>, Cause>;
+
+    /// The guest will run before all of its memory is here: called just before [`run`](Self::run).
+    /// Whoever touches a missing page waits for it, so the guest may be stopped, saved or moved
+    /// on only once [`Filling::is_complete`] says that everything is here.
+    fn filling(&mut self, filling: &Filling) {
+        let _ = filling;
+    }
 
     /// Takes the disks and lets the guest go on. This side owns the machine from just before this
     /// call. A guest that

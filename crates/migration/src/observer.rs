@@ -17,6 +17,8 @@ pub enum Phase {
     SwitchOver,
     /// The grant is given.
     Granting,
+    /// The guest runs at the destination; pages that were missing there flow.
+    PostCopy,
     /// It is over.
     Over,
 }

@@ -196,6 +196,11 @@ impl<W: Write + Send + 'static> Outbound<W> {
         self.chunk = self.chunk.min(max_frame as usize);
     }
 
+    /// Bytes of payload that a frame is to have at most.
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// No call waits longer than until then.
     pub(crate) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
@@ -221,13 +226,21 @@ impl<W: Write + Send + 'static> Outbound<W> {
         self.failed.take()
     }
 
-    fn push(&mut self, mut item: Item) -> Result<(), SendError> {
+    fn push(&mut self, item: Item) -> Result<(), SendError> {
+        self.push_by(item, Queue::push)
+    }
+
+    fn push_by(
+        &mut self,
+        mut item: Item,
+        push: impl Fn(&Queue<Item>, Item, Duration) -> Result<(), (Item, QueueError)>,
+    ) -> Result<(), SendError> {
         let mut patience = Patience::new(&self.written);
         loop {
             if self.interrupt.wanted() {
                 return Err(SendError::Interrupted);
             }
-            match self.queue.push(item, LOOK) {
+            match push(&self.queue, item, LOOK) {
                 Ok(()) => return Ok(()),
                 Err((_, QueueError::Closed)) => return Err(self.error()),
                 Err((back, QueueError::TimedOut)) => item = back,
@@ -268,6 +281,16 @@ impl<W: Write + Send + 'static> Outbound<W> {
     pub(crate) fn send(&mut self, frame: Vec<u8>) -> Result<(), SendError> {
         self.push_filled()?;
         self.push(Item::Message(frame))
+    }
+
+    /// Sends a message before everything that is not written yet. `frame` is a whole frame.
+    pub(crate) fn send_first(&mut self, frame: Vec<u8>) -> Result<(), SendError> {
+        self.push_by(Item::Message(frame), Queue::push_first)
+    }
+
+    /// Sends a short message and does not wait for room.
+    pub(crate) fn send_at_once(&self, frame: Vec<u8>) {
+        self.queue.replace(Item::Message(frame), |_| true);
     }
 
     /// Sends a last message in place of all stream bytes that were not written yet.

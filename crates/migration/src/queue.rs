@@ -90,6 +90,22 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Puts an item in before all others, once there is room. A few more than the bound find room
+    /// there, so that who is in a hurry does not wait for who is not.
+    pub(crate) fn push_first(&self, item: T, limit: Duration) -> Result<(), (T, QueueError)> {
+        let bound = 2 * self.shared.bound;
+        let room = |state: &State<T>| state.closed || state.items.len() < bound;
+        match self.wait_until(self.lock(), Instant::now() + limit, room) {
+            Ok(state) if state.closed => Err((item, QueueError::Closed)),
+            Ok(mut state) => {
+                state.items.push_front(item);
+                self.shared.changed.notify_all();
+                Ok(())
+            }
+            Err(error) => Err((item, error)),
+        }
+    }
+
     /// Drops all items but those to keep, and puts this one in behind them, bound or not.
     pub(crate) fn replace(&self, item: T, keep: impl Fn(&T) -> bool) {
         let mut state = self.lock();
@@ -165,6 +181,15 @@ mod tests {
         queue.push(3, LATE).unwrap();
         assert_eq!(taker.join().unwrap(), [1, 2, 3]);
         assert_eq!(queue.pop(SOON), Err(QueueError::TimedOut));
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_goes_first() {
+        let queue = Queue::new(1);
+        queue.push(1, SOON).unwrap();
+        queue.push_first(2, SOON).unwrap();
+        assert_eq!(queue.push_first(3, SOON), Err((3, QueueError::TimedOut)));
+        assert_eq!([queue.pop(SOON), queue.pop(SOON)], [Ok(2), Ok(1)]);
     }
 
     #[test]

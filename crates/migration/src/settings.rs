@@ -1,5 +1,7 @@
 //! What the operator can set.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How much of memory the source's digest is computed over while the guest is stopped.
@@ -13,6 +15,43 @@ pub enum Verify {
     /// sent is known to be what the source holds, and, if asked for there, at the destination
     /// once everything is loaded. Costs about a second for each few GiB.
     Full,
+}
+
+/// Lets the guest run at the destination before all of its memory is there.
+#[derive(Clone, Debug, Default)]
+pub struct PostCopy {
+    /// After this many rounds of memory, even if little is left by then; 0 stops the guest at once.
+    /// `None`: only when the rounds do not converge, or upon [`Self::switch`].
+    pub after_rounds: Option<u32>,
+    switch: Arc<AtomicBool>,
+}
+
+impl PostCopy {
+    /// After so many rounds at the latest.
+    pub fn after(rounds: u32) -> Self {
+        Self { after_rounds: Some(rounds), ..Self::default() }
+    }
+
+    /// The operator's word, at any time while rounds of memory are sent: now. Clones hear it too.
+    pub fn switch(&self) {
+        self.switch.store(true, Ordering::Release);
+    }
+
+    /// True once somebody called [`Self::switch`].
+    pub fn is_wanted_now(&self) -> bool {
+        self.switch.load(Ordering::Acquire)
+    }
+
+    /// True if that many rounds are enough, or somebody wants it now.
+    pub(crate) fn is_due(&self, rounds: usize) -> bool {
+        self.is_wanted_now() || self.after_rounds.is_some_and(|after| rounds >= after as usize)
+    }
+}
+
+impl PartialEq for PostCopy {
+    fn eq(&self, other: &Self) -> bool {
+        self.after_rounds == other.after_rounds && Arc::ptr_eq(&self.switch, &other.switch)
+    }
 }
 
 /// Settings of a migration, on either side. [`Settings::default`] is what a live migration
@@ -39,6 +78,9 @@ pub struct Settings {
     pub patience: u32,
     /// Whether the vCPUs may be slowed to let the rounds converge.
     pub throttle: bool,
+    /// Whether, and when, the guest may run at the destination before all of its memory is there.
+    /// The source's word; it needs a destination that can do it, which is found out at the start.
+    pub post_copy: Option<PostCopy>,
     /// How memory is checked.
     pub verify: Verify,
     /// How long the peer may take to answer the hello.
@@ -71,6 +113,7 @@ impl Default for Settings {
             max_rounds: 30,
             patience: 5,
             throttle: false,
+            post_copy: None,
             verify: Verify::Incremental,
             hello_timeout: Duration::from_secs(10),
             build_timeout: Duration::from_secs(60),

@@ -4,15 +4,20 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memory::DirtyBitmap;
 use transport::{Channel, Control};
 
 use super::link::DestinationLink;
 use crate::cancel::Cancel;
-use crate::envelope::{FrameError, FromDestination, FromSource, Hello, Kind, Role, SourceFrame};
+use crate::envelope::{
+    Agreement, FrameError, FromDestination, FromSource, Hello, Kind, POST_COPY,
+    PagesFromDestination, PagesFromSource, Role, SourceFrame,
+};
 use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::peer::{Ear, Heard, Silence};
+use crate::postcopy::{Session, SetReader};
 use crate::pulse::{Pulse, Signs};
 use crate::queue::Queue;
 use crate::settings::Settings;
@@ -25,13 +30,33 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 const SPARE: usize = 10;
 
 /// A frame from the source, with a buffer of its own.
-enum Piece {
+pub(super) enum Piece {
     Stream(Vec<u8>),
+    /// Pages that were missing at the hand-over.
+    Pages(Vec<u8>),
     Message(FromSource),
 }
 
+type Out = Outbound<Box<dyn Write + Send>>;
+
+/// The sending half of a link, and the hold on both halves.
+pub(super) struct Mouth {
+    pub(super) out: Out,
+    pulse: Pulse,
+    control: Arc<dyn Control>,
+}
+
+impl Mouth {
+    /// Ends the link, and so the thread that hears it.
+    pub(super) fn end(mut self) {
+        self.control.shutdown();
+        self.pulse.end();
+        self.out.end();
+    }
+}
+
 pub(super) struct EnvelopeLink {
-    out: Outbound<Box<dyn Write + Send>>,
+    out: Out,
     pulse: Pulse,
     ear: Ear<Piece>,
     control: Arc<dyn Control>,
@@ -44,6 +69,15 @@ pub(super) struct EnvelopeLink {
     offered: bool,
     /// By which record it owns the guest.
     claim: Option<Record>,
+    /// What the hellos agreed on.
+    agreement: Option<Agreement>,
+    /// Pages of the machine's memory, once it is built.
+    memory_pages: usize,
+    /// The guest is to run without these pages, or what is known of that.
+    session: Option<(Session, SetReader)>,
+    missing: Option<(Session, DirtyBitmap)>,
+    /// The link is needed after the guest runs.
+    stays: bool,
     /// The source cannot be told anything any more.
     over: bool,
 }
@@ -76,6 +110,7 @@ impl EnvelopeLink {
                     let next = emptied.pop(Duration::ZERO).unwrap_or_default();
                     Piece::Stream(std::mem::replace(payload, next))
                 }
+                SourceFrame::Pages(_) => Piece::Pages(std::mem::take(payload)),
             }))
         };
         let signs = Signs::new(settings);
@@ -97,6 +132,11 @@ impl EnvelopeLink {
             reported_at: Instant::now(),
             offered: false,
             claim: None,
+            agreement: None,
+            memory_pages: 0,
+            session: None,
+            missing: None,
+            stays: false,
             over: false,
         })
     }
@@ -149,6 +189,61 @@ impl EnvelopeLink {
     }
 }
 
+impl EnvelopeLink {
+    /// Says something about pages.
+    pub(super) fn say(
+        &mut self,
+        message: PagesFromDestination,
+        doing: &'static str,
+    ) -> Result<(), Failure> {
+        self.send(&FromDestination::Pages(message), doing)
+    }
+
+    /// The next message, where nothing else may come.
+    pub(super) fn next_message(&mut self, doing: &'static str) -> Result<FromSource, Failure> {
+        match self.hear(doing, self.settings.io_timeout)? {
+            Heard::Frame(Piece::Message(message)) => Ok(message),
+            other => Err(unexpected(&other, doing)),
+        }
+    }
+
+    /// Bytes of a part of a set of pages that fit into a frame.
+    pub(super) fn longest_part(&self) -> usize {
+        self.agreement.map_or(1, |agreed| agreed.max_frame as usize - 1)
+    }
+
+    /// The hearing half, and all that the sending half needs.
+    pub(super) fn into_halves(self) -> (Ear<Piece>, Mouth) {
+        (self.ear, Mouth { out: self.out, pulse: self.pulse, control: self.control })
+    }
+
+    /// The source says something about the pages that are to be missing.
+    fn hear_of_missing(&mut self, message: PagesFromSource) -> Result<(), Failure> {
+        let allowed = self.post_copy();
+        match (message, &mut self.session) {
+            (PagesFromSource::Session { session, pages }, None) if allowed => {
+                if pages != self.memory_pages as u64 {
+                    return Err(Failure::Protocol(format!(
+                        "the source speaks of {pages} pages of memory, and the machine has {}",
+                        self.memory_pages
+                    )));
+                }
+                self.session = Some((session, SetReader::new(self.memory_pages)));
+                Ok(())
+            }
+            (PagesFromSource::MissingSet { last, part }, Some((session, reader)))
+                if self.missing.is_none() =>
+            {
+                self.missing = reader.part(last, &part)?.map(|missing| (*session, missing));
+                Ok(())
+            }
+            (other, _) => {
+                Err(Failure::Protocol(format!("{other:?} came while receiving the state stream")))
+            }
+        }
+    }
+}
+
 fn message_name(message: &FromSource) -> &'static str {
     match message {
         FromSource::Sync { .. } => "Sync",
@@ -156,6 +251,12 @@ fn message_name(message: &FromSource) -> &'static str {
         FromSource::Grant { .. } => "Grant",
         FromSource::Cancel { .. } => "Cancel",
         FromSource::Alive => "Alive",
+        FromSource::Pages(PagesFromSource::Session { .. }) => "Session",
+        FromSource::Pages(PagesFromSource::MissingSet { .. }) => "MissingSet",
+        FromSource::Pages(PagesFromSource::AllSent) => "AllSent",
+        FromSource::Pages(PagesFromSource::Released) => "Released",
+        FromSource::Pages(PagesFromSource::Recover(_)) => "Recover",
+        FromSource::Pages(PagesFromSource::Proof(_)) => "Proof",
     }
 }
 
@@ -163,6 +264,7 @@ fn unexpected(heard: &Heard<Piece>, doing: &str) -> Failure {
     let what = match heard {
         Heard::Hello(_) | Heard::NoAgreement(_) => "a hello",
         Heard::Frame(Piece::Stream(_)) => "bytes of stream",
+        Heard::Frame(Piece::Pages(_)) => "pages",
         Heard::Frame(Piece::Message(message)) => message_name(message),
         Heard::Lost(_) => "the end",
     };
@@ -173,7 +275,10 @@ impl DestinationLink for EnvelopeLink {
     fn greet(&mut self) -> Result<(), Failure> {
         const DOING: &str = "greeting the source";
         match self.hear(DOING, self.settings.hello_timeout)? {
-            Heard::Hello(_) => Ok(()),
+            Heard::Hello(agreement) => {
+                self.agreement = Some(agreement);
+                Ok(())
+            }
             Heard::NoAgreement(error) => {
                 // The source shall see this side's hello, and find out the same.
                 self.over = true;
@@ -211,6 +316,9 @@ impl DestinationLink for EnvelopeLink {
                     placed()?;
                     let stream_bytes = self.stream_bytes;
                     self.send(&FromDestination::Synced { sequence, stream_bytes }, DOING)?;
+                }
+                Heard::Frame(Piece::Message(FromSource::Pages(message))) => {
+                    self.hear_of_missing(message)?;
                 }
                 Heard::Frame(Piece::Message(FromSource::Offered { stream_bytes, claim })) => {
                     if stream_bytes != self.stream_bytes {
@@ -254,7 +362,36 @@ impl DestinationLink for EnvelopeLink {
     }
 
     fn running(&mut self, me: &OwnerId) {
-        self.last_word(&FromDestination::Running { claimant: me.clone() });
+        let running = FromDestination::Running { claimant: me.clone() };
+        if self.stays {
+            // If it cannot be said, the link is lost, which whoever goes on with it finds out.
+            self.out.send_at_once(running.encode());
+        } else {
+            self.last_word(&running);
+        }
+    }
+
+    fn post_copy(&self) -> bool {
+        self.agreement.is_some_and(|agreed| agreed.features & POST_COPY != 0)
+    }
+
+    fn set_memory_pages(&mut self, pages: usize) {
+        self.memory_pages = pages;
+    }
+
+    fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure> {
+        if self.session.is_some() && self.missing.is_none() {
+            return Err(Failure::Protocol("the set of missing pages is not complete".to_owned()));
+        }
+        Ok(self.missing.take())
+    }
+
+    fn stay(&mut self) {
+        self.stays = true;
+    }
+
+    fn into_envelope(self) -> Option<EnvelopeLink> {
+        Some(self)
     }
 
     fn run_failed(&mut self, reason: &str) {

@@ -1,8 +1,12 @@
 //! The two ways in: the envelope, where somebody waits for answers, and the one-way pipe, where a
 //! complete stream is the grant.
 
+use memory::DirtyBitmap;
+
+use super::envelope::EnvelopeLink;
 use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
+use crate::postcopy::Session;
 
 /// A way for the state to come.
 pub(super) trait DestinationLink {
@@ -31,6 +35,21 @@ pub(super) trait DestinationLink {
         me: &OwnerId,
         shared: bool,
     ) -> Result<(Digest, OwnerId), Failure>;
+
+    /// True if the source may let the guest run before all of its memory is here.
+    fn post_copy(&self) -> bool;
+
+    /// The machine is built and has so many pages of memory.
+    fn set_memory_pages(&mut self, pages: usize);
+
+    /// The pages without which the guest is to run, once the stream is complete.
+    fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure>;
+
+    /// The link is needed after the guest runs.
+    fn stay(&mut self);
+
+    /// The envelope, if this is one, for what follows after the hand-over.
+    fn into_envelope(self) -> Option<EnvelopeLink>;
 
     /// Says that the guest runs here, if anybody still listens.
     fn running(&mut self, me: &OwnerId);

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use memory::{GuestRam, PAGE_SIZE};
+use memory::{GuestRam, PAGE_SIZE, Userfault};
 use stream::Event;
 use vmstate::SavedSection;
 
+use super::filling::Filling;
 use super::link::DestinationLink;
 use super::placer::Placer;
 use super::{Engine, Inlet};
@@ -49,7 +50,11 @@ impl<L: DestinationLink> Engine<'_, L> {
             _ => return Err(wrong("the machine section is missing")),
         };
         self.sections_digest = SectionsDigest::new(&machine_type, &machine);
+        if self.inlet.borrow().link.post_copy() {
+            self.userfault = Some(Userfault::open()?);
+        }
         self.target.build(&machine_type, &machine).map_err(Failure::Refused)?;
+        self.inlet.borrow_mut().link.set_memory_pages(self.target.ram().pages());
         self.reader.set_schemas(self.target.schemas());
         self.inlet.borrow_mut().placer = Some(Placer::start(self.target.ram())?);
         Ok(())
@@ -62,8 +67,14 @@ impl<L: DestinationLink> Engine<'_, L> {
         self.report(Phase::SwitchOver, Some(ram.pages() as u64));
 
         let mut placer = self.inlet.borrow_mut().placer.take().ok_or_else(|| wrong("no memory"))?;
-        let pages = placer.finish()?;
+        let mut pages = placer.finish()?;
         self.inlet.borrow_mut().placer = Some(placer);
+        let missing = self.inlet.borrow_mut().link.take_missing()?;
+        if let (Some((session, missing)), Some(fault)) = (missing, self.userfault.take()) {
+            // From here on memory is as the guest will find it.
+            let filling = Filling::arm(fault, &ram, session, missing, &self.settings)?;
+            self.filling = Some(filling);
+        }
 
         // Pages that were placed are marked; what is marked from here on was stored to by loading.
         ram.harvest();
@@ -73,6 +84,13 @@ impl<L: DestinationLink> Engine<'_, L> {
             .save()
             .map_err(|source| Failure::Machine { doing: "save what was loaded", source })?;
         same_sections(&sections, &held)?;
+        if let Some(page) = self.filling.as_ref().and_then(Filling::touched) {
+            let address = ram.address_of(page);
+            return Err(Failure::Digest(format!(
+                "loading the sections touched memory at guest address {address:#x}, which comes \
+                 after the hand-over"
+            )));
+        }
         if let Some(page) = ram.harvest().iter().next() {
             let address = ram.address_of(page);
             return Err(Failure::Digest(format!(
@@ -80,7 +98,8 @@ impl<L: DestinationLink> Engine<'_, L> {
             )));
         }
         if self.verify == Verify::Full
-            && let Some((first, count)) = pages.differing(&ram)
+            && let Some((first, count)) =
+                pages.differing(&ram, self.filling.as_ref().map(|filling| filling.missing().1))
         {
             let address = ram.address_of(first);
             return Err(Failure::Digest(format!(
@@ -90,12 +109,21 @@ impl<L: DestinationLink> Engine<'_, L> {
         }
 
         // What was just found to be held, byte for byte.
-        let memory = pages.memory(&ram, &records);
+        let memory = match &self.filling {
+            None => pages.memory(&ram, &records),
+            Some(filling) => {
+                let (session, missing) = filling.missing();
+                pages.memory_in_part(&ram, &records, session, missing)
+            }
+        };
         let ours = state_digest(memory, self.sections_digest.finish(&sections));
         match difference(&ours, &theirs, &ram) {
             Some(difference) => Err(Failure::Digest(difference)),
             None => {
                 self.digest = total_digest(&ours);
+                if let Some(filling) = &self.filling {
+                    filling.agreed(&self.digest);
+                }
                 Ok(())
             }
         }

@@ -2,6 +2,7 @@
 //! happened.
 
 mod envelope;
+mod filling;
 mod link;
 mod load;
 mod pipe;
@@ -13,6 +14,7 @@ use std::io::{self, Read};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use memory::Userfault;
 use transport::{Channel, Intake};
 
 use crate::arbiter::{Ownership, Prepared, Swap};
@@ -31,9 +33,12 @@ use link::DestinationLink;
 use pipe::PipeLink;
 use placer::Placer;
 
+pub use filling::Filling;
+
 /// Receives a machine from a source that waits for answers.
 ///
-/// Returns once the guest runs here. On any failure before the grant everything is discarded, and
+/// Returns once the guest runs here; if it runs without all of its memory, what fills the rest
+/// comes with it. On any failure before the grant everything is discarded, and
 /// the source is told why.
 ///
 /// # Errors
@@ -76,7 +81,7 @@ pub fn restore_from(
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 fn not_begun(failure: Failure) -> MigrationError {
-    MigrationError { failure, standing: Standing::Discarded, rounds: Vec::new() }
+    MigrationError { failure, standing: Standing::Discarded, rounds: Box::default(), owed: None }
 }
 
 /// The stream's bytes, taken from the link as the stream's reader asks for them.
@@ -143,6 +148,11 @@ struct Engine<'a, L: DestinationLink> {
     digest: Digest,
     failure: Option<Failure>,
     cancel: Cancel,
+    settings: Settings,
+    /// Had as soon as the source says that it may be needed.
+    userfault: Option<Userfault>,
+    /// The guest runs without all of its memory.
+    filling: Option<Filling>,
 }
 
 impl<'a, L: DestinationLink> Engine<'a, L> {
@@ -167,6 +177,9 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
             inlet,
             machine,
             cancel: cancel.clone(),
+            settings: settings.clone(),
+            userfault: None,
+            filling: None,
             sections_digest: SectionsDigest::default(),
             verify: settings.verify,
             started,
@@ -188,7 +201,6 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
                 todo = self.machine.step(event).into();
             }
         }
-        self.inlet.borrow_mut().link.finish();
         self.end()
     }
 
@@ -256,6 +268,9 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
                 return None;
             }
             DestinationAction::Discard => {
+                if let Some(filling) = self.filling.take() {
+                    filling.abandon();
+                }
                 self.target.discard();
                 self.ownership.let_go();
                 return None;
@@ -289,6 +304,10 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
     }
 
     fn start(&mut self) -> Result<(), Failure> {
+        if let Some(filling) = &self.filling {
+            self.inlet.borrow_mut().link.stay();
+            self.target.filling(filling);
+        }
         self.target
             .run()
             .map_err(|source| Failure::Machine { doing: "start the guest", source })?;
@@ -320,28 +339,41 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
     fn end(mut self) -> Result<Received, MigrationError> {
         self.report(Phase::Over, None);
         self.ownership.set_owned(self.machine.owned().cloned());
-        let inlet = self.inlet.borrow();
+        // The stream's reader holds the way in too.
+        drop(self.reader);
+        let Some(mut inlet) = Rc::into_inner(self.inlet).map(RefCell::into_inner) else {
+            unreachable!("nobody else holds the way in")
+        };
         let standing = match self.machine.state() {
             DestinationState::Running => {
                 let (pages, zero_pages) = inlet
                     .placer
                     .as_ref()
                     .map_or((0, 0), |placer| (placer.pages, placer.zero_pages));
+                match &self.filling {
+                    None => inlet.link.finish(),
+                    Some(filling) => {
+                        if let Some(link) = inlet.link.into_envelope() {
+                            filling.attach(link);
+                        }
+                    }
+                }
                 return Ok(Received {
                     total: self.ran,
                     bytes: inlet.bytes,
                     pages,
                     zero_pages,
                     digest: self.digest,
+                    filling: self.filling,
                 });
             }
             DestinationState::Stuck => Standing::Stuck,
             _ => Standing::Discarded,
         };
-        drop(inlet);
+        inlet.link.finish();
         let failure = self.failure.unwrap_or_else(|| {
             Failure::Protocol("the destination ended without a reason".to_owned())
         });
-        Err(MigrationError { failure, standing, rounds: Vec::new() })
+        Err(MigrationError { failure, standing, rounds: Box::default(), owed: None })
     }
 }

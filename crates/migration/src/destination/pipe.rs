@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use transport::{Control, Intake, TransportError};
 
+use memory::DirtyBitmap;
+
+use super::envelope::EnvelopeLink;
 use super::link::DestinationLink;
 use crate::cancel::Cancel;
 use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
+use crate::postcopy::Session;
 use crate::queue::{Queue, QueueError};
 use crate::settings::Settings;
 
@@ -150,6 +154,22 @@ impl DestinationLink for PipeLink {
             return Err(Failure::Cancelled);
         }
         Ok((own, me.clone()))
+    }
+
+    fn post_copy(&self) -> bool {
+        false
+    }
+
+    fn set_memory_pages(&mut self, _pages: usize) {}
+
+    fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure> {
+        Ok(None)
+    }
+
+    fn stay(&mut self) {}
+
+    fn into_envelope(self) -> Option<EnvelopeLink> {
+        None
     }
 
     fn running(&mut self, _me: &OwnerId) {}

@@ -27,6 +27,20 @@ pub enum Kind {
     Cancel = 0x05,
     /// The source lives.
     SourceAlive = 0x06,
+    /// The guest is to run before all of its memory is there.
+    Session = 0x10,
+    /// A part of the set of pages that are missing then.
+    MissingSet = 0x11,
+    /// Pages that were missing.
+    Pages = 0x12,
+    /// All of them were sent.
+    AllSent = 0x13,
+    /// The source needs nothing more.
+    Released = 0x14,
+    /// The first word on a new link after one was lost.
+    Recover = 0x15,
+    /// Shows that this is the source.
+    Proof = 0x16,
     /// The machine was built; memory may flow.
     MachineAccepted = 0x81,
     /// Answer to [`Kind::Sync`].
@@ -43,10 +57,18 @@ pub enum Kind {
     RunFailed = 0x87,
     /// The destination lives.
     DestinationAlive = 0x88,
+    /// Somebody waits for a page.
+    Request = 0x90,
+    /// A part of the set of pages that came on earlier links.
+    ReceivedSet = 0x91,
+    /// Every page that was missing is here.
+    AllReceived = 0x92,
+    /// The answer to [`Kind::Recover`]: shows that this is the destination.
+    Recovering = 0x93,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 25] = [
         Self::Stream,
         Self::Sync,
         Self::Offered,
@@ -61,6 +83,17 @@ impl Kind {
         Self::Refused,
         Self::RunFailed,
         Self::DestinationAlive,
+        Self::Session,
+        Self::MissingSet,
+        Self::Pages,
+        Self::AllSent,
+        Self::Released,
+        Self::Recover,
+        Self::Proof,
+        Self::Request,
+        Self::ReceivedSet,
+        Self::AllReceived,
+        Self::Recovering,
     ];
 
     fn of(byte: u8) -> Option<Self> {
@@ -81,6 +114,13 @@ impl Kind {
             Self::Running => (0, OwnerId::MAX_LENGTH as u32),
             Self::MachineAccepted | Self::SourceAlive | Self::DestinationAlive => exactly(0),
             Self::Cancel | Self::Refused | Self::RunFailed => (0, MAX_REASON as u32),
+            Self::Session => exactly(40),
+            Self::MissingSet | Self::ReceivedSet => (2, max_frame),
+            Self::Pages => (8, max_frame),
+            Self::AllSent | Self::Released => exactly(0),
+            Self::Recover | Self::Proof => exactly(32),
+            Self::Request | Self::AllReceived => exactly(8),
+            Self::Recovering => exactly(64),
         }
     }
 }
@@ -127,6 +167,12 @@ pub enum FrameError {
     /// The peer gave no sign of life for so long.
     #[error("the peer gave no sign of life for {} s", .0.as_secs_f32())]
     Silent(Duration),
+    /// Records of pages that are none.
+    #[error("a frame of pages is not made of whole records")]
+    Pages,
+    /// A part of a set that is neither the last nor one before.
+    #[error("a part of a page set has the mark {0:#04x}")]
+    SetMark(u8),
     /// The channel failed.
     #[error("the channel failed")]
     Io(#[source] io::Error),

@@ -15,9 +15,10 @@ const VERSIONS: (u16, u16) = (1, 1);
 const MAX_FRAME: u32 = 1 << 20;
 /// A peer that takes no more than this per frame is not worth talking to.
 const LEAST_MAX_FRAME: u32 = 4096;
-/// Feature bits that this crate knows: none yet. (Several channels, post-copy and compression
-/// will each be one.)
-const KNOWN_FEATURES: u64 = 0;
+/// Feature bit, said by the source: the guest may be moved before all of its memory is.
+pub const POST_COPY: u64 = 1;
+/// Feature bits that this crate knows. (Several channels and compression will each be one.)
+const KNOWN_FEATURES: u64 = POST_COPY;
 
 /// Which side of the migration speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Agreement {
     pub version: u16,
     /// The longest payload of a frame that both take.
     pub max_frame: u32,
+    /// Features that either side uses.
+    pub features: u64,
 }
 
 /// Two sides that cannot talk to each other.
@@ -104,13 +107,7 @@ pub enum HelloError {
 impl Hello {
     /// What this crate says.
     pub fn new(role: Role) -> Self {
-        Self {
-            role,
-            lowest: VERSIONS.0,
-            highest: VERSIONS.1,
-            max_frame: MAX_FRAME,
-            features: KNOWN_FEATURES,
-        }
+        Self { role, lowest: VERSIONS.0, highest: VERSIONS.1, max_frame: MAX_FRAME, features: 0 }
     }
 
     /// The bytes of this hello.
@@ -178,7 +175,8 @@ impl Hello {
         if peer.max_frame < LEAST_MAX_FRAME {
             return Err(HelloError::MaxFrame(peer.max_frame));
         }
-        Ok(Agreement { version, max_frame: self.max_frame.min(peer.max_frame) })
+        let features = self.features | peer.features;
+        Ok(Agreement { version, max_frame: self.max_frame.min(peer.max_frame), features })
     }
 }
 
@@ -205,7 +203,12 @@ mod tests {
     fn sides_that_do_not_fit_say_why() {
         let own = Hello::new(Role::Source);
         let peer = Hello::new(Role::Destination);
-        assert_eq!(own.agree(&peer), Ok(Agreement { version: 1, max_frame: MAX_FRAME }));
+        assert_eq!(
+            own.agree(&peer),
+            Ok(Agreement { version: 1, max_frame: MAX_FRAME, features: 0 })
+        );
+        let able = Hello { features: POST_COPY, ..own };
+        assert_eq!(peer.agree(&able).map(|agreed| agreed.features), Ok(POST_COPY));
         let small = Hello { max_frame: 5000, ..peer };
         assert_eq!(own.agree(&small).map(|agreed| agreed.max_frame), Ok(5000));
         assert_eq!(own.agree(&own), Err(HelloError::SameRole(Role::Source)));

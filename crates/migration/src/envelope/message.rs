@@ -1,6 +1,7 @@
 //! The messages of the return path and of the hand-over.
 
 use super::frame::{FrameError, Kind, encode_frame};
+use super::pages::{PagesFromDestination, PagesFromSource};
 use crate::handover::{OwnerId, Record};
 
 /// The longest reason that a message carries, in bytes.
@@ -35,6 +36,8 @@ pub enum FromSource {
     },
     /// A sign of life.
     Alive,
+    /// Something about pages that come after the hand-over.
+    Pages(PagesFromSource),
 }
 
 /// What the destination says.
@@ -80,6 +83,8 @@ pub enum FromDestination {
     },
     /// A sign of life, when there is nothing else to say.
     Alive,
+    /// Something about pages that come after the hand-over.
+    Pages(PagesFromDestination),
 }
 
 /// A frame from the source: bytes of the stream, or a message.
@@ -87,6 +92,8 @@ pub enum FromDestination {
 pub enum SourceFrame<'a> {
     /// Bytes of the stream.
     Stream(&'a [u8]),
+    /// Pages that were missing at the hand-over; see [`super::PageRecords`].
+    Pages(&'a [u8]),
     /// A message.
     Message(FromSource),
 }
@@ -153,6 +160,7 @@ impl FromSource {
             }
             Self::Cancel { reason } => encode_frame(Kind::Cancel, bounded(reason)),
             Self::Alive => encode_frame(Kind::SourceAlive, &[]),
+            Self::Pages(message) => message.encode(),
         }
     }
 }
@@ -165,6 +173,7 @@ impl<'a> SourceFrame<'a> {
     pub fn decode(kind: Kind, payload: &'a [u8]) -> Result<Self, FrameError> {
         Ok(Self::Message(match kind {
             Kind::Stream => return Ok(Self::Stream(payload)),
+            Kind::Pages => return Ok(Self::Pages(payload)),
             Kind::Sync => FromSource::Sync { sequence: be32(payload, 0) },
             Kind::Offered => {
                 let claim = match &payload[8..] {
@@ -187,6 +196,7 @@ impl<'a> SourceFrame<'a> {
             | Kind::Refused
             | Kind::RunFailed
             | Kind::DestinationAlive => return Err(FrameError::Direction(kind)),
+            kind => FromSource::Pages(PagesFromSource::decode(kind, payload)?),
         }))
     }
 }
@@ -217,6 +227,7 @@ impl FromDestination {
             Self::Refused { reason } => encode_frame(Kind::Refused, bounded(reason)),
             Self::RunFailed { reason } => encode_frame(Kind::RunFailed, bounded(reason)),
             Self::Alive => encode_frame(Kind::DestinationAlive, &[]),
+            Self::Pages(message) => message.encode(),
         }
     }
 
@@ -250,6 +261,7 @@ impl FromDestination {
             | Kind::Grant
             | Kind::Cancel
             | Kind::SourceAlive => return Err(FrameError::Direction(kind)),
+            kind => Self::Pages(PagesFromDestination::decode(kind, payload)?),
         })
     }
 }

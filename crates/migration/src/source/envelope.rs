@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use memory::DirtyBitmap;
 use transport::{Channel, Control};
 
 use super::link::{Answer, SourceLink};
 use crate::cancel::Cancel;
-use crate::envelope::{Agreement, FrameError, FromDestination, FromSource, Hello, Role};
+use crate::envelope::{
+    Agreement, FrameError, FromDestination, FromSource, Hello, POST_COPY, PagesFromSource, Role,
+};
 use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
 use crate::peer::{Arrived, Ear, Heard, Silence, hear_destination};
+use crate::postcopy::{Session, parts};
 use crate::pulse::{Pulse, Signs};
 use crate::settings::Settings;
 
+/// A page with its record must fit into a frame.
+const LEAST_FRAME_OF_PAGES: usize = 8192;
 /// How long a last word, in either direction, may take.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// How often a long wait looks whether the destination makes progress.
@@ -32,6 +38,8 @@ pub(super) struct EnvelopeLink {
     committed: Arc<AtomicBool>,
     settings: Settings,
     sequence: u32,
+    /// The longest payload that both sides take.
+    max_frame: usize,
     /// The destination has said its last word, or cannot any more.
     over: bool,
 }
@@ -52,7 +60,8 @@ impl EnvelopeLink {
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
         let Channel { reader, writer, control, peer: _ } = channel;
-        let own = Hello::new(Role::Source);
+        let features = if settings.post_copy.is_some() { POST_COPY } else { 0 };
+        let own = Hello { features, ..Hello::new(Role::Source) };
         let arrived = Arrived::default();
         let committed = Arc::new(AtomicBool::new(false));
         let interrupt = Interrupt {
@@ -85,6 +94,7 @@ impl EnvelopeLink {
             committed,
             settings: settings.clone(),
             sequence: 0,
+            max_frame: 0,
             over: false,
         })
     }
@@ -150,6 +160,67 @@ impl EnvelopeLink {
     fn send(&mut self, message: &FromSource, doing: &'static str) -> Result<(), Failure> {
         self.out.send(message.encode()).map_err(|error| self.explain(error, doing))
     }
+
+    /// The guest runs at the destination: what follows may be interrupted again, and takes as long
+    /// as it takes.
+    pub(super) fn serve_from_here(&mut self) {
+        self.out.set_deadline(None);
+        self.over = false;
+    }
+
+    /// Lets the destination hear the last word, and end the channel.
+    pub(super) fn await_end(&mut self) {
+        if !self.out.settle(LAST_WORD) {
+            return;
+        }
+        let until = Instant::now() + LAST_WORD;
+        while let Ok(Heard::Frame(_)) =
+            self.ear.hear(until.saturating_duration_since(Instant::now()), None)
+        {}
+    }
+
+    /// The next thing that is heard, whatever it is.
+    pub(super) fn listen(&self, wait: Duration) -> Result<Heard<FromDestination>, Silence> {
+        self.ear.hear(wait, None)
+    }
+
+    /// The answer to what was said last.
+    pub(super) fn answer(&mut self, doing: &'static str) -> Result<FromDestination, Failure> {
+        let patience = Patience { idle: self.settings.io_timeout, until: None, cancellable: true };
+        self.message(doing, &patience)
+    }
+
+    pub(super) fn say(
+        &mut self,
+        message: PagesFromSource,
+        doing: &'static str,
+    ) -> Result<(), Failure> {
+        self.send(&FromSource::Pages(message), doing)
+    }
+
+    /// Sends a whole frame behind the others.
+    pub(super) fn send_frame(
+        &mut self,
+        frame: Vec<u8>,
+        doing: &'static str,
+    ) -> Result<(), Failure> {
+        self.out.send(frame).map_err(|error| self.explain(error, doing))
+    }
+
+    /// Sends a whole frame before the others.
+    pub(super) fn send_page_first(
+        &mut self,
+        frame: Vec<u8>,
+        doing: &'static str,
+    ) -> Result<(), Failure> {
+        self.out.send_first(frame).map_err(|error| self.explain(error, doing))
+    }
+}
+
+impl std::fmt::Debug for EnvelopeLink {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("EnvelopeLink").field("over", &self.over).finish_non_exhaustive()
+    }
 }
 
 enum Said {
@@ -201,6 +272,13 @@ impl SourceLink for EnvelopeLink {
         match self.hear(DOING, &patience)? {
             Said::Hello(agreement) => {
                 self.out.set_max_frame(agreement.max_frame);
+                self.max_frame = agreement.max_frame as usize;
+                if self.settings.post_copy.is_some() && self.max_frame < LEAST_FRAME_OF_PAGES {
+                    return Err(Failure::Protocol(format!(
+                        "the destination takes no frames of {LEAST_FRAME_OF_PAGES} bytes, as \
+                         post-copy needs them"
+                    )));
+                }
                 Ok(())
             }
             Said::Message(message) => Err(unexpected(&message, DOING)),
@@ -271,6 +349,20 @@ impl SourceLink for EnvelopeLink {
             }
             other => Err(unexpected(&other, DOING)),
         }
+    }
+
+    fn send_missing(&mut self, session: &Session, missing: &DirtyBitmap) -> Result<(), Failure> {
+        const DOING: &str = "saying which pages are missing";
+        let (session, pages) = (*session, missing.pages() as u64);
+        self.say(PagesFromSource::Session { session, pages }, DOING)?;
+        for (last, part) in parts(missing, self.max_frame - 1) {
+            self.say(PagesFromSource::MissingSet { last, part }, DOING)?;
+        }
+        Ok(())
+    }
+
+    fn into_envelope(self) -> Option<EnvelopeLink> {
+        Some(self)
     }
 
     fn cancel(&mut self, reason: &str) {

@@ -4,9 +4,13 @@
 use std::io::Write;
 use std::time::Instant;
 
+use memory::DirtyBitmap;
+
+use super::envelope::EnvelopeLink;
 use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Outbound, SendError};
+use crate::postcopy::Session;
 
 /// What a destination that holds everything says.
 pub(super) struct Answer {
@@ -53,6 +57,12 @@ pub(super) trait SourceLink {
     /// Passes ownership on, and waits for the word that the guest runs; false if nobody can give
     /// it.
     fn grant(&mut self, digest: Digest, claimant: &OwnerId) -> Result<bool, Failure>;
+
+    /// Says that the guest is to run without these pages, which come later.
+    fn send_missing(&mut self, session: &Session, missing: &DirtyBitmap) -> Result<(), Failure>;
+
+    /// The envelope, if this is one, for what follows after the hand-over.
+    fn into_envelope(self) -> Option<EnvelopeLink>;
 
     /// Says that the source keeps the guest, if anybody still listens.
     fn cancel(&mut self, reason: &str);

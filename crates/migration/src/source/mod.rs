@@ -4,6 +4,7 @@ mod envelope;
 mod link;
 mod pipe;
 mod rounds;
+mod serving;
 mod settle;
 
 use std::cell::RefCell;
@@ -12,7 +13,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use memory::GuestRam;
+use memory::{DirtyBitmap, GuestRam};
 use transport::{Channel, Sink};
 
 use crate::arbiter::{Ownership, Swap};
@@ -23,17 +24,20 @@ use crate::error::{Failure, MigrationError, Outcome, Standing, sentence};
 use crate::handover::{Digest, Record, SourceAction, SourceEvent, SourceMachine, SourceState};
 use crate::migratable::{Cause, MigrationSource};
 use crate::observer::{Observer, Phase, Progress};
+use crate::postcopy::{Key, Session};
 use crate::settings::{Settings, Verify};
 
 use envelope::EnvelopeLink;
 use link::{Answer, SourceLink};
 use pipe::PipeLink;
 
+pub use serving::{Served, Serving};
 pub use settle::{Settled, Word, settle};
 
 /// Moves a machine to a destination that answers.
 ///
-/// Returns once the guest runs there. On any failure before the grant the guest goes on here, as
+/// Returns once the guest runs there; if it runs without all of its memory, the outcome has what
+/// this side still owes. On any failure before the grant the guest goes on here, as
 /// if nothing had been tried; the error says why the migration failed, and where the guest is.
 ///
 /// # Errors
@@ -78,7 +82,7 @@ pub fn save_to(
 
 fn not_begun(source: &dyn MigrationSource, failure: Failure) -> MigrationError {
     let standing = if source.was_running() { Standing::Running } else { Standing::PausedAsBefore };
-    MigrationError { failure, standing, rounds: Vec::new() }
+    MigrationError { failure, standing, rounds: Box::default(), owed: None }
 }
 
 /// Between two looks at a record that could not be read.
@@ -131,6 +135,10 @@ struct Engine<'a, L: SourceLink> {
     digest: Digest,
     failure: Option<Failure>,
     not_resumed: Option<String>,
+    /// The guest is to go without the pages that are left.
+    post_copy: bool,
+    /// Which they were at the pause, and the random number of this move.
+    missing: Option<(Session, DirtyBitmap)>,
     /// When the record was first asked.
     asking_since: Option<Instant>,
 }
@@ -172,6 +180,8 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             digest: [0; 32],
             failure: None,
             not_resumed: None,
+            post_copy: false,
+            missing: None,
             asking_since: None,
             source,
             ram,
@@ -190,7 +200,6 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             }
         }
         self.downtime = self.paused_at.map(|at| at.elapsed());
-        self.link.borrow_mut().finish();
         self.end()
     }
 
@@ -310,7 +319,8 @@ impl<'a, L: SourceLink> Engine<'a, L> {
     fn send_state(&mut self) -> Result<(), Failure> {
         const DOING: &str = "the state of the devices is sent";
         if self.settings.verify == Verify::Full
-            && let Some((first, count)) = self.digests.differing(&self.ram)
+            && let Some((first, count)) =
+                self.digests.differing(&self.ram, self.missing.as_ref().map(|(_, missing)| missing))
         {
             let address = self.ram.address_of(first);
             return Err(Failure::Digest(format!(
@@ -326,7 +336,12 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             let written = self.writer.section(section);
             self.wrote(written, DOING)?;
         }
-        let memory = self.digests.memory(&self.ram, &self.records);
+        let memory = match &self.missing {
+            None => self.digests.memory(&self.ram, &self.records),
+            Some((session, missing)) => {
+                self.digests.memory_in_part(&self.ram, &self.records, session, missing)
+            }
+        };
         let digest = state_digest(memory, self.sections_digest.finish(&sections));
         self.digest = total_digest(&digest);
         let written = self.writer.digest(&digest).and_then(|()| self.writer.end());
@@ -443,6 +458,29 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         self.report(Phase::Over, 0, 0);
         let bytes = self.link.borrow_mut().out().stream_bytes();
         self.ownership.set_owned(self.machine.owned().cloned());
+        let kept = matches!(self.machine.state(), SourceState::Kept);
+        let missing = self.missing.take().filter(|_| !kept);
+        // The stream's writer holds the link too.
+        drop(self.writer);
+        let link = Rc::into_inner(self.link).map(RefCell::into_inner);
+        let owed = match (link, missing) {
+            (Some(mut link), None) => {
+                link.finish();
+                None
+            }
+            (Some(mut link), Some((session, missing))) => {
+                let key = Key::new(&session, &self.digest);
+                // On a link on which nobody said that the guest runs, nobody asks for pages.
+                let link = if self.confirmed {
+                    link.into_envelope()
+                } else {
+                    link.finish();
+                    None
+                };
+                Some(Serving::new(self.ram, missing, key, link, self.settings))
+            }
+            (None, _) => unreachable!("nobody else holds the link"),
+        };
         let standing = match self.machine.state() {
             SourceState::Gone => {
                 self.ownership.let_go();
@@ -453,6 +491,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
                     rounds: self.rounds,
                     confirmed: self.confirmed,
                     digest: self.digest,
+                    owed,
                 });
             }
             SourceState::Kept => match self.not_resumed {
@@ -468,6 +507,6 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         let failure = self
             .failure
             .unwrap_or_else(|| Failure::Protocol("the source ended without a reason".to_owned()));
-        Err(MigrationError { failure, standing, rounds: self.rounds })
+        Err(MigrationError { failure, standing, rounds: self.rounds.into(), owed })
     }
 }

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use transport::{Control, Delivered, Delivery, Sink};
 
+use memory::DirtyBitmap;
+
+use super::envelope::EnvelopeLink;
 use super::link::{Answer, SourceLink};
 use crate::cancel::Cancel;
 use crate::error::Failure;
 use crate::handover::{Digest, OwnerId, Record};
 use crate::outbound::{Framing, Interrupt, Outbound, SendError};
+use crate::postcopy::Session;
 use crate::settings::Settings;
 
 pub(super) struct PipeLink {
@@ -138,6 +142,14 @@ impl SourceLink for PipeLink {
             sink.write_all(&[last]).map_err(|source| Failure::Send { doing: DOING, source })?;
         }
         Ok(sink.commit()? == Delivered::Confirmed)
+    }
+
+    fn send_missing(&mut self, _: &Session, _: &DirtyBitmap) -> Result<(), Failure> {
+        Err(Failure::Protocol("nobody can be served pages through a one-way pipe".to_owned()))
+    }
+
+    fn into_envelope(self) -> Option<EnvelopeLink> {
+        None
     }
 
     fn cancel(&mut self, _reason: &str) {

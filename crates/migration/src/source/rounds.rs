@@ -11,6 +11,8 @@ use crate::digest::is_zero;
 use crate::error::Failure;
 use crate::handover::SourceEvent;
 use crate::observer::Phase;
+use crate::random::random;
+use crate::settings::PostCopy;
 
 const DOING: &str = "memory is sent";
 /// Pages between two looks at the clock and at whoever wants the migration to end.
@@ -22,6 +24,7 @@ impl<L: SourceLink> Engine<'_, L> {
     /// Rounds while the guest runs, until what is left fits into the limit.
     pub(super) fn stream(&mut self) -> Result<SourceEvent, Failure> {
         if !self.settings.live || !self.was_running {
+            self.post_copy = self.is_post_copy_due();
             return Ok(SourceEvent::Converged);
         }
         if !self.logging {
@@ -32,16 +35,41 @@ impl<L: SourceLink> Engine<'_, L> {
             self.harvested_at = Instant::now();
         }
         loop {
+            if self.is_post_copy_due() {
+                self.post_copy = true;
+                return Ok(SourceEvent::Converged);
+            }
             let (mut stats, _) = self.round(Phase::Memory, None)?;
             let dirty = self.harvest(&mut stats)?;
             self.pending.merge(&dirty);
             let decision = self.convergence.round_done(stats, self.pending.count() as u64);
             self.round_over(stats);
             match decision {
+                _ if self.is_post_copy_due() => {}
                 Decision::Pause => return Ok(SourceEvent::Converged),
+                // It would not converge: that is what post-copy is allowed for.
+                Decision::GiveUp(_) if self.settings.post_copy.is_some() => {
+                    self.post_copy = true;
+                    return Ok(SourceEvent::Converged);
+                }
                 decision => self.go_on(decision)?,
             }
         }
+    }
+
+    /// True if the guest is to go now, with all of its memory or without.
+    fn is_post_copy_due(&self) -> bool {
+        self.settings.post_copy.as_ref().is_some_and(|wanted| wanted.is_due(self.rounds.len()))
+    }
+
+    /// The guest stands still and goes without the pages that are left: says which these are.
+    fn leave_pages(&mut self) -> Result<(), Failure> {
+        let missing = std::mem::replace(&mut self.pending, DirtyBitmap::none(self.ram.pages()));
+        let session = random().map_err(Failure::Channel)?;
+        self.push_out(DOING)?;
+        self.link.borrow_mut().send_missing(&session, &missing)?;
+        self.missing = Some((session, missing));
+        Ok(())
     }
 
     /// What is left, with the guest stopped: pages, then everything else. If the pages turn out to
@@ -51,6 +79,10 @@ impl<L: SourceLink> Engine<'_, L> {
             let mut last = RoundStats::default();
             let dirty = self.harvest(&mut last)?;
             self.pending.merge(&dirty);
+        }
+        if self.post_copy && !self.pending.is_empty() {
+            self.leave_pages()?;
+            return self.complete();
         }
         let deadline = self.pause_ends().map(|until| until - self.settings.reserve());
         let left = self.pending.count() as u64;
@@ -65,7 +97,12 @@ impl<L: SourceLink> Engine<'_, L> {
             self.convergence.learn(&stats);
             return self.pull_back();
         }
-        // All pages went in rounds before, so that the guest could still be let go on.
+        self.complete()
+    }
+
+    /// Ends memory, which went in rounds before so that the guest could still be let go on, and
+    /// sends everything else.
+    fn complete(&mut self) -> Result<SourceEvent, Failure> {
         let ended = self.writer.begin_ram_end().and_then(|()| self.writer.end_ram_end());
         self.wrote(ended, DOING)?;
         self.send_state()?;
@@ -158,7 +195,9 @@ impl<L: SourceLink> Engine<'_, L> {
                     let mut link = self.link.borrow_mut();
                     return Err(link.explain(crate::outbound::SendError::Interrupted, DOING));
                 }
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let enough = phase == Phase::Memory
+                    && self.settings.post_copy.as_ref().is_some_and(PostCopy::is_wanted_now);
+                if enough || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     rest.by_ref().for_each(|page| self.pending.insert(page));
                     complete = self.pending.is_empty();
                 } else if self.reported_at.elapsed() >= REPORT {
