@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use kvm_bindings::{
-    KVM_CAP_MCE, KVMIO, kvm_clear_dirty_log, kvm_device_attr, kvm_dirty_log, kvm_xsave,
+    KVM_CAP_MCE, KVMIO, kvm_clear_dirty_log, kvm_device_attr, kvm_dirty_log, kvm_signal_mask,
+    kvm_xsave,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 use vmm_sys_util::ioctl::{
@@ -16,6 +17,7 @@ use crate::KvmError;
 
 ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
 ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
 ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
 ioctl_ior_nr!(KVM_GET_XSAVE, KVMIO, 0xa4, kvm_xsave);
 ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
@@ -165,4 +167,32 @@ pub(crate) fn map(file: &impl AsRawFd, bytes: usize, offset: u64) -> Result<*mut
         return Err(KvmError::Call { call: "mmap of a dirty ring", source });
     }
     Ok(pointer.cast())
+}
+
+/// The signals that are blocked while a vCPU runs, as the kernel's 64 bits; `None`: the thread's.
+#[expect(unsafe_code, reason = "an ioctl on a raw pointer")]
+pub(crate) fn set_signal_mask(vcpu: &VcpuFd, mask: Option<u64>) -> Result<(), KvmError> {
+    /// `kvm_signal_mask` with the kernel's set behind it.
+    #[repr(C, packed)]
+    struct Mask {
+        bytes: u32,
+        set: u64,
+    }
+    let result = match mask {
+        Some(set) => {
+            let mask = Mask { bytes: 8, set };
+            // SAFETY: the call reads the length, and then as many bytes as it says.
+            unsafe { ioctl_with_ptr(vcpu, KVM_SET_SIGNAL_MASK(), &raw const mask) }
+        }
+        // SAFETY: a null pointer stands for no mask.
+        None => unsafe { ioctl_with_ptr(vcpu, KVM_SET_SIGNAL_MASK(), std::ptr::null::<Mask>()) },
+    };
+    done("KVM_SET_SIGNAL_MASK", result)
+}
+
+/// Sends this thread a signal.
+#[expect(unsafe_code, reason = "a signal to this thread")]
+pub(crate) fn raise(signal: libc::c_int) {
+    // SAFETY: the thread is this one; the signal has a handler, and is blocked besides.
+    unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
 }

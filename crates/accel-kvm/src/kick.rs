@@ -84,7 +84,7 @@ impl Drop for Entered {
 }
 
 /// The first real-time signals are taken by habit; this one is left alone by others.
-fn signal_number() -> libc::c_int {
+pub(crate) fn signal_number() -> libc::c_int {
     SIGRTMIN() + 5
 }
 

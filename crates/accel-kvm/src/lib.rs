@@ -20,6 +20,7 @@ mod lapic;
 mod msrs;
 mod probe;
 mod registers;
+mod settle;
 mod state;
 mod tsc;
 mod vcpu;

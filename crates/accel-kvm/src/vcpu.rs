@@ -187,7 +187,7 @@ impl KvmVcpu {
     }
 
     /// One KVM_RUN. True if it ended with an exit, false if something interrupted it.
-    fn enter(&mut self, bus: &mut dyn Bus) -> Result<bool, AcceleratorError> {
+    pub(crate) fn enter(&mut self, bus: &mut dyn Bus) -> Result<bool, AcceleratorError> {
         self.stale = false;
         // The kernel takes the result of the access before on every entry.
         self.pending_io = false;

@@ -7,6 +7,7 @@ mod interrupts;
 mod kicks;
 mod ports;
 mod round_trip;
+mod settle;
 mod signals;
 
 use std::panic::catch_unwind;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ports::TESTS,
         kicks::TESTS,
         interrupts::TESTS,
+        settle::TESTS,
         signals::TESTS,
         round_trip::TESTS,
         dirty::TESTS,

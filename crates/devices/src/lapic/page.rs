@@ -102,6 +102,17 @@ impl Lapic {
         }
     }
 
+    /// Takes the interrupts that a page shows, beside those of the own timer that it may not show
+    /// yet. The page is of this local APIC, a little later.
+    pub fn add_requests(&mut self, page: &[u32; LAPIC_REGISTERS]) {
+        let Self { isr, tmr, irr, .. } = self;
+        for word in 0..irr.0.len() {
+            irr.0[word] |= page[index(IRR) + word];
+            isr.0[word] = page[index(ISR) + word];
+            tmr.0[word] = page[index(TMR) + word];
+        }
+    }
+
     /// Stops the timer, so that an accelerator to which the page is given lets none run.
     pub fn stop_timer(&mut self) {
         self.timer = Timer { divide: self.timer.divide, ..Timer::default() };

@@ -36,7 +36,7 @@ use crate::soft::SLICE;
 use crate::state::{SchedulerState, StateError};
 use bus::KvmLapics;
 use notify::Notifier;
-use threads::{Ended, Threads};
+use threads::{Ended, Seen, Stoppable, Threads};
 
 /// Wakes the machine's thread.
 pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -137,7 +137,7 @@ impl KvmCpus {
         let tsc = board.clock.tsc(board.clock.now(0));
         let mut states = Vec::new();
         for (index, held) in self.held.iter().enumerate() {
-            let vcpu = self.threads.vcpu(index);
+            let vcpu = &self.threads.vcpu(index).vcpu;
             // Time stands still: what it moves is as it was held.
             let cpu = CpuState { tsc: held.0.tsc, ..vcpu.state(tsc)? };
             let mut page = new_lapic(index as u32);
@@ -167,7 +167,7 @@ impl KvmCpus {
     fn write(&mut self, board: &Board) -> Result<(), StateError> {
         let tsc = board.clock.tsc(board.clock.now(0));
         for (index, (state, _)) in self.held.iter().enumerate() {
-            self.threads.vcpu(index).set_state(state, tsc)?;
+            self.threads.vcpu(index).vcpu.set_state(state, tsc)?;
         }
         self.write_lapics(board, Timers::Stopped)
     }
@@ -176,8 +176,8 @@ impl KvmCpus {
     /// written, so each is as the clock has it then.
     fn write_lapics(&mut self, board: &Board, timers: Timers) -> Result<(), StateError> {
         for (index, (_, lapic)) in self.held.iter_mut().enumerate() {
-            let mut vcpu = self.threads.vcpu(index);
-            write_lapic(index as u32, &mut vcpu, lapic, board.clock.now(0), timers)?;
+            let vcpu = &mut self.threads.vcpu(index).vcpu;
+            write_lapic(index as u32, vcpu, lapic, board.clock.now(0), timers)?;
         }
         Ok(())
     }
@@ -185,14 +185,20 @@ impl KvmCpus {
     /// Reads what KVM holds after the threads have stopped.
     fn read(&mut self, board: &Board) -> Result<(), StateError> {
         for (index, (state, lapic)) in self.held.iter_mut().enumerate() {
-            let vcpu = self.threads.vcpu(index);
+            let Stoppable { vcpu, seen } = &mut *self.threads.vcpu(index);
             let mut model = new_lapic(index as u32);
             model.restore(lapic)?;
             let now = board.clock.now(0);
-            let page = vcpu.apic()?;
             *state = vcpu.state(board.clock.tsc(now))?;
+            let page = vcpu.apic()?;
+            // Where the timer stood when the thread stopped is known to the point; what it did
+            // since, KVM may have counted and not requested, so it is worked out. All else is as it
+            // is now.
+            let stopped = seen.take().unwrap_or_else(|| Seen { page: page.clone(), at: now });
+            model.advance(stopped.at);
+            model.take_page(stopped.at, stopped.page.base, &stopped.page.registers)?;
             model.advance(now);
-            model.take_page(now, page.base, &page.registers)?;
+            model.add_requests(&page.registers);
             *lapic = model.save();
         }
         Ok(())
@@ -212,7 +218,7 @@ impl KvmCpus {
             board.clock.start();
             for index in 0..self.held.len() {
                 let tsc = board.clock.tsc(now);
-                self.threads.vcpu(index).start_clock(tsc, host_tsc)?;
+                self.threads.vcpu(index).vcpu.start_clock(tsc, host_tsc)?;
             }
             self.write_lapics(board, Timers::Running)?;
             self.notifier.set_active(true);

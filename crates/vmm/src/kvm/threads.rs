@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use accel_kvm::{Kicker, KvmVcpu};
+use accel_kvm::{ApicPage, Kicker, KvmVcpu};
 use cpu::{AcceleratorError, Exit, Vcpu};
 
 use super::Waker as Callback;
@@ -105,6 +105,12 @@ impl Shared {
         self.waker.wake();
     }
 
+    /// True if the vCPUs are to run on.
+    fn goes_on(&self) -> bool {
+        let progress = self.progress();
+        progress.run && !progress.quit && !self.has_request()
+    }
+
     /// Waits until the vCPU is to run; false if it is to end.
     fn wait_to_run(&self) -> bool {
         let mut progress = self.progress();
@@ -137,8 +143,15 @@ impl Drop for Running<'_> {
     }
 }
 
+/// A vCPU, and what its thread has seen when it stopped.
+pub(super) struct Stoppable {
+    pub(super) vcpu: KvmVcpu,
+    /// None if it never ran, or cannot go on.
+    pub(super) seen: Option<Seen>,
+}
+
 struct One {
-    vcpu: Arc<Mutex<KvmVcpu>>,
+    vcpu: Arc<Mutex<Stoppable>>,
     kicker: Kicker,
     thread: Option<JoinHandle<()>>,
 }
@@ -149,18 +162,39 @@ pub(super) struct Threads {
     shared: Arc<Shared>,
 }
 
-fn take(vcpu: &Mutex<KvmVcpu>) -> MutexGuard<'_, KvmVcpu> {
+fn take(vcpu: &Mutex<Stoppable>) -> MutexGuard<'_, Stoppable> {
     vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work(index: u32, vcpu: &Mutex<KvmVcpu>, board: SharedBoard, shared: &Arc<Shared>) {
+/// The local APIC of a vCPU that has stopped, and the virtual time at which it was read.
+pub(super) struct Seen {
+    pub(super) page: ApicPage,
+    pub(super) at: u64,
+}
+
+fn work(index: u32, vcpu: &Mutex<Stoppable>, board: SharedBoard, shared: &Arc<Shared>) {
     let mut bus = KvmBus::new(index as usize, board, Arc::clone(shared));
     while shared.wait_to_run() {
         let _running = Running(shared, index);
-        match take(vcpu).run(&mut bus, u64::MAX) {
-            Ok(ran) if ran.exit == Exit::Shutdown => shared.end(Ended::Shutdown(index)),
-            Ok(_) => {}
+        let Stoppable { vcpu, seen } = &mut *take(vcpu);
+        *seen = None;
+        match run(vcpu, &mut bus, shared) {
+            Ok(Exit::Shutdown) => shared.end(Ended::Shutdown(index)),
+            Ok(_) => match vcpu.settle(&mut bus) {
+                Ok(page) => *seen = Some(Seen { page, at: bus.now() }),
+                Err(error) => shared.fail(error),
+            },
             Err(error) => shared.fail(error),
+        }
+    }
+}
+
+/// Runs a vCPU until it is to stop, or cannot go on.
+fn run(vcpu: &mut KvmVcpu, bus: &mut KvmBus, shared: &Shared) -> Result<Exit, AcceleratorError> {
+    loop {
+        let exit = vcpu.run(bus, u64::MAX)?.exit;
+        if exit == Exit::Shutdown || !shared.goes_on() {
+            return Ok(exit);
         }
     }
 }
@@ -179,7 +213,7 @@ impl Threads {
             .zip(vcpus)
             .map(|(index, vcpu)| {
                 let kicker = vcpu.kicker();
-                let vcpu = Arc::new(Mutex::new(vcpu));
+                let vcpu = Arc::new(Mutex::new(Stoppable { vcpu, seen: None }));
                 let (own, board, shared) =
                     (Arc::clone(&vcpu), Arc::clone(board), Arc::clone(&shared));
                 let thread = std::thread::Builder::new()
@@ -205,7 +239,7 @@ impl Threads {
     }
 
     /// A vCPU whose thread does not run it.
-    pub(super) fn vcpu(&self, index: usize) -> MutexGuard<'_, KvmVcpu> {
+    pub(super) fn vcpu(&self, index: usize) -> MutexGuard<'_, Stoppable> {
         take(&self.all[index].vcpu)
     }
 
