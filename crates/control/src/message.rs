@@ -24,6 +24,8 @@ pub struct MigrateSettings {
     pub max_rounds: Option<u32>,
     /// Whether the guest may stand still for longer than the limit.
     pub allow_longer_pause: bool,
+    /// For how long the destination may be silent, in milliseconds.
+    pub idle_timeout_ms: Option<u64>,
 }
 
 impl MigrateSettings {
@@ -38,6 +40,9 @@ impl MigrateSettings {
         settings.allow_longer_pause |= self.allow_longer_pause;
         if self.verify_full {
             settings.verify = Verify::Full;
+        }
+        if let Some(limit) = self.idle_timeout_ms {
+            settings = settings.with_idle_timeout(Duration::from_millis(limit));
         }
         if let Some(rounds) = self.max_rounds {
             settings.max_rounds = rounds;

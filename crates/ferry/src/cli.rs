@@ -207,6 +207,10 @@ pub struct ResolveOptions {
 pub struct ReceiveOptions {
     /// tcp:HOST:PORT, unix:PATH, or file:PATH, exec:COMMAND, fd:N.
     pub address: String,
+    /// For how long the source may be silent before the link is taken for lost, in milliseconds
+    /// [default: 10000].
+    #[arg(long, value_name = "MS")]
+    pub idle_timeout: Option<u64>,
     #[command(flatten)]
     pub host: HostOptions,
 }
@@ -220,6 +224,10 @@ pub struct MigrateOptions {
     /// For how long the guest may stand still, in milliseconds.
     #[arg(long, value_name = "MS")]
     pub downtime_limit: Option<u64>,
+    /// For how long the destination may be silent before the link is taken for lost, in
+    /// milliseconds [default: 10000].
+    #[arg(long, value_name = "MS")]
+    pub idle_timeout: Option<u64>,
     /// Bytes a second at most, such as 100M.
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<String>,

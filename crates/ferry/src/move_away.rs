@@ -63,6 +63,7 @@ pub fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
         verify_full: options.verify_full,
         max_rounds: options.max_rounds,
         allow_longer_pause: options.allow_longer_pause,
+        idle_timeout_ms: options.idle_timeout,
     };
     let mut client = connect(&options.vm)?;
     let mut second = client.second()?;

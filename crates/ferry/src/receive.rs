@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use migration::{Cancel, MigrationError, Ownership, Received, Settings, Silent, Standing};
@@ -32,14 +33,12 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     let channel = listener.accept(None, cancel.flag())?;
     let (mut target, keyboard) = target(options)?;
     let mut ownership = chosen.arriving(&options.host, target.config(), host);
-    let received = migration::receive(
-        &mut target,
-        channel,
-        &mut ownership,
-        &Settings::default(),
-        &mut Silent,
-        &cancel,
-    );
+    let settings = match options.idle_timeout {
+        None => Settings::default(),
+        Some(limit) => Settings::default().with_idle_timeout(Duration::from_millis(limit)),
+    };
+    let received =
+        migration::receive(&mut target, channel, &mut ownership, &settings, &mut Silent, &cancel);
     drop(listener);
     finish(received, target, &keyboard, ownership)
 }

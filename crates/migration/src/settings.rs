@@ -133,6 +133,14 @@ impl Settings {
         Self { live: false, allow_longer_pause: true, verify: Verify::Full, ..Self::default() }
     }
 
+    /// Takes the link for lost after this much silence.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, limit: Duration) -> Self {
+        self.keepalive_timeout = limit;
+        self.keepalive_interval = limit / 5;
+        self
+    }
+
     /// The part of the downtime limit that is not for memory.
     pub(crate) fn reserve(&self) -> Duration {
         self.switchover_reserve.min(self.downtime_limit / 2)

@@ -2,81 +2,33 @@
 
 mod support;
 
-use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use migration::arbiter::{Arbiter, EtcdArbiter, Hold, Ownership, Swap};
 use migration::handover::{OwnerId, Record, RecordState};
 use migration::{Cancel, Settings, Settled, Silent, Standing, migrate, receive, settle};
 use support::arbiter::VM;
 use support::*;
-use testkit::{Faults, Side, faulty};
+use testkit::{Etcd, Faults, Side, faulty};
 use transport::Channel;
 
-struct Etcd {
-    child: Child,
-    folder: PathBuf,
-    client: SocketAddr,
-    peer: SocketAddr,
+/// etcd, and what the processes of these tests keep beside it.
+struct Fixture {
+    etcd: Etcd,
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-impl Etcd {
-    /// None, with a line that says so, where Debian's etcd-server is not installed.
+impl Fixture {
     fn start(name: &str) -> Option<Self> {
-        if Command::new("etcd").arg("--version").output().is_err() {
-            assert!(std::env::var_os("CI").is_none(), "the package etcd-server is needed");
-            eprintln!("left out: the package etcd-server is not installed");
-            return None;
-        }
-        let folder = std::env::temp_dir().join(format!("ferry-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let (client, peer) = (free_address(), free_address());
-        let child = Self::spawn(&folder, client, peer);
-        let etcd = Self { child, folder, client, peer };
-        etcd.wait();
-        Some(etcd)
-    }
-
-    fn spawn(folder: &std::path::Path, client: SocketAddr, peer: SocketAddr) -> Child {
-        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
-        Command::new("etcd")
-            .args(["--name", "test", "--data-dir"])
-            .arg(folder.join("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    /// Until it answers.
-    fn wait(&self) {
-        let started = Instant::now();
-        let mut arbiter = self.arbiter();
-        while TcpStream::connect(self.client).is_err() || arbiter.read().is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "etcd does not answer");
-            thread::sleep(Duration::from_millis(20));
-        }
+        Some(Self { etcd: Etcd::start(&format!("migration-{name}"))? })
     }
 
     fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.etcd.kill();
     }
 
     fn restart(&mut self) {
-        self.child = Self::spawn(&self.folder, self.client, self.peer);
-        self.wait();
+        self.etcd.restart();
     }
 
     fn arbiter(&self) -> EtcdArbiter {
@@ -85,8 +37,8 @@ impl Etcd {
 
     /// Every folder is a host of its own, as far as locks go.
     fn arbiter_of(&self, host: &str) -> EtcdArbiter {
-        let address = format!("etcd://{}", self.client);
-        EtcdArbiter::new(VM, &address, &self.folder.join(host)).unwrap()
+        let folder = self.etcd.folder().join(host);
+        EtcdArbiter::new(VM, &self.etcd.address(), &folder).unwrap()
     }
 
     fn pair(&self) -> (Ownership, Ownership) {
@@ -100,21 +52,13 @@ impl Etcd {
     }
 }
 
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 fn owner(host: &str, number: u8) -> OwnerId {
     OwnerId::new(host, [number; 16])
 }
 
 #[test]
 fn one_of_two_swaps_wins_and_the_record_outlives_a_crash() {
-    let Some(mut etcd) = Etcd::start("swap") else { return };
+    let Some(mut etcd) = Fixture::start("swap") else { return };
     let (mut one, mut two) = (etcd.arbiter(), etcd.arbiter());
     assert_eq!(one.read().unwrap(), None);
     let first = Record::first(VM, owner("a", 1));
@@ -160,7 +104,7 @@ fn one_of_two_swaps_wins_and_the_record_outlives_a_crash() {
 
 #[test]
 fn who_is_alive_is_seen_and_the_dead_are_known_on_their_own_host_only() {
-    let Some(etcd) = Etcd::start("alive") else { return };
+    let Some(etcd) = Fixture::start("alive") else { return };
     let mut living = Ownership::start(Box::new(etcd.arbiter()), false).unwrap();
     assert_eq!(etcd.arbiter().alive().unwrap(), [living.me().to_string()]);
     // On its own host its lock is seen, and elsewhere its lease.
@@ -194,7 +138,7 @@ const IDLE: Load = Load { working_set: 2, rate: 0 };
 
 #[test]
 fn a_guest_moves_and_the_record_follows() {
-    let Some(etcd) = Etcd::start("move") else { return };
+    let Some(etcd) = Fixture::start("move") else { return };
     let guests = RunningGuests::default();
     let mut machine = Machine::new(24, 3, IDLE, &guests).started();
     let mut target = Target::new(&guests);
@@ -214,7 +158,7 @@ fn a_guest_moves_and_the_record_follows() {
 
 #[test]
 fn an_etcd_that_dies_at_the_grant_decides_it_when_it_is_back() {
-    let Some(mut etcd) = Etcd::start("dies") else { return };
+    let Some(mut etcd) = Fixture::start("dies") else { return };
     let guests = RunningGuests::default();
     let mut machine = Machine::new(24, 3, IDLE, &guests).started();
     let mut target = Target::new(&guests);
@@ -246,7 +190,7 @@ fn an_etcd_that_dies_at_the_grant_decides_it_when_it_is_back() {
             .spawn(|| receive(&mut target, far, &mut there, &quick, &mut Silent, &Cancel::new()));
         let near = scope
             .spawn(|| migrate(&mut machine, near, &mut here, &quick, &mut Silent, &Cancel::new()));
-        let granted = |etcd: &Etcd| matches!(etcd.record().state, RecordState::Granted { .. });
+        let granted = |etcd: &Fixture| matches!(etcd.record().state, RecordState::Granted { .. });
         while traffic.sent() < length - grant || !granted(&etcd) {
             thread::sleep(Duration::from_millis(1));
         }
