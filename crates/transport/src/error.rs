@@ -31,6 +31,14 @@ pub enum TransportError {
         /// How long was waited.
         limit: Duration,
     },
+    /// The peer was not let in, or did not let this side in. Nothing but the handshake was said.
+    #[error("no secure channel with {peer}: {why}")]
+    NotSecured {
+        /// Who the peer is, as far as it is known.
+        peer: String,
+        /// What was wrong, as a sentence.
+        why: String,
+    },
     /// Somebody asked for the wait to end.
     #[error("the wait at {0} was ended")]
     Stopped(Address),

@@ -3,8 +3,8 @@
 //! time limit, and everything can be ended from another thread through its [`Control`]. This crate
 //! never knows what flows: no frame, no message, no stream.
 //!
-//! Encryption will sit here too: a TLS session is a [`Channel`] made with
-//! [`Channel::from_parts`] out of the halves of another, and nothing above can tell.
+//! [`tls`] makes a [`Channel`] out of the halves of another, encrypted and between two sides that
+//! have shown each other certificates; nothing above can tell.
 
 mod address;
 mod channel;
@@ -14,6 +14,7 @@ mod net;
 mod oneway;
 mod pipe;
 mod process;
+pub mod tls;
 
 pub use address::{Address, AddressError};
 pub use channel::{Channel, Control};
