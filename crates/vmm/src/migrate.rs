@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
-use migration::{Cause, MigrationSource, MigrationTarget, Refusal, SharedSchemas};
+use migration::{Cause, Filling, MigrationSource, MigrationTarget, Refusal, SharedSchemas};
 use vmstate::SavedSection;
 
 use crate::machine::Machine;
@@ -48,6 +48,7 @@ impl MigrationSource for VmSource {
     }
 
     fn start_dirty_log(&mut self) -> Result<(), Cause> {
+        self.vm.check_complete()?;
         self.vm.ask(Command::StartDirtyLog)??;
         // What was dirtied before now goes with the first round.
         self.harvest_dirty().map(|_| ())
@@ -100,6 +101,7 @@ pub struct VmTarget {
     machine: Option<Machine>,
     run_at_once: bool,
     without_thread: bool,
+    filling: Option<Filling>,
     vm: Option<Vm>,
 }
 
@@ -117,6 +119,7 @@ impl VmTarget {
             machine: None,
             run_at_once: false,
             without_thread: false,
+            filling: None,
             vm: None,
         }
     }
@@ -150,7 +153,7 @@ impl VmTarget {
     fn adopt(&mut self, machine: Machine) -> Vm {
         let endpoints =
             self.endpoints.take().map_or_else(Endpoints::default, |make| make(machine.config()));
-        Vm::adopt(machine, endpoints)
+        Vm::adopt(machine, endpoints).with_filling(self.filling.clone())
     }
 
     fn built(&mut self) -> &mut Machine {
@@ -201,6 +204,10 @@ impl MigrationTarget for VmTarget {
         let mut sections = self.built().save()?;
         Machine::set_run_state(&mut sections, running);
         Ok(sections)
+    }
+
+    fn filling(&mut self, filling: &Filling) {
+        self.filling = Some(filling.clone());
     }
 
     fn run(&mut self) -> Result<(), Cause> {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cpu::AcceleratorError;
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
+use migration::Filling;
 use vmstate::SavedSection;
 
 use crate::accelerator::Choice;
@@ -108,6 +109,9 @@ pub enum VmError {
     /// It is running, where it has to be paused.
     #[error("the machine is running")]
     Running,
+    /// It was moved here by post-copy, and the source still has some of its memory.
+    #[error("{0} pages of its memory have not arrived yet")]
+    Incomplete(u64),
 }
 
 pub(crate) enum Command {
@@ -147,6 +151,8 @@ pub struct Vm {
     config: Arc<MachineConfig>,
     accelerator: Arc<Choice>,
     ram: GuestRam,
+    /// What fills its memory, if it arrived without all of it.
+    filling: Option<Filling>,
 }
 
 impl Vm {
@@ -194,7 +200,27 @@ impl Vm {
             .name("machine".to_owned())
             .spawn(move || worker.work())
             .expect("a thread can be started");
-        Self { commands, shared, config, accelerator, ram }
+        Self { commands, shared, config, accelerator, ram, filling: None }
+    }
+
+    /// Tells that the machine has arrived without all of its memory, and what fills it.
+    #[must_use]
+    pub(crate) fn with_filling(self, filling: Option<Filling>) -> Self {
+        Self { filling, ..self }
+    }
+
+    /// What fills its memory, if it arrived without all of it and some is missing still, or the
+    /// source does not know yet that nothing is.
+    pub fn filling(&self) -> Option<&Filling> {
+        self.filling.as_ref().filter(|filling| !filling.is_released())
+    }
+
+    /// Its threads may be waiting for missing pages, and then answer nobody.
+    pub(crate) fn check_complete(&self) -> Result<(), VmError> {
+        match self.filling.as_ref().map_or(0, Filling::left) {
+            0 => Ok(()),
+            pages => Err(VmError::Incomplete(pages)),
+        }
     }
 
     /// The configuration.
@@ -235,14 +261,21 @@ impl Vm {
     /// Stops the guest and its clock.
     ///
     /// # Errors
-    /// If the machine is over.
+    /// If the machine is over, or not all here yet.
     pub fn pause(&self) -> Result<(), VmError> {
+        self.check_complete()?;
         self.ask(Command::Pause)?
     }
 
     /// Ends the machine.
     pub fn quit(&self) {
         self.tell(Command::Quit);
+        if self.check_complete().is_err() {
+            // Its threads may be waiting for memory, for ever, and hear nothing. Nobody needs them
+            // any more: they go with the process.
+            self.shared.status().state = VmState::Ended(End::Quit);
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Ends the thread of a machine that was given away.
@@ -279,8 +312,9 @@ impl Vm {
     /// The state of every device and vCPU of a paused machine.
     ///
     /// # Errors
-    /// If it runs or is over.
+    /// If it runs or is over, or not all here yet.
     pub fn save(&self) -> Result<Vec<SavedSection>, VmError> {
+        self.check_complete()?;
         self.ask(Command::Save)?
     }
 }
