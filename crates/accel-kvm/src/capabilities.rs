@@ -4,10 +4,11 @@ use std::fs;
 
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DISABLE_QUIRKS2,
-    KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD,
-    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MAX_VCPUS, KVM_CAP_MCE, KVM_CAP_NESTED_STATE,
-    KVM_CAP_NR_MEMSLOTS, KVM_CAP_SIGNAL_MSI, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_CONTROL,
-    KVM_CAP_XCRS, KVM_CAP_XSAVE, KVM_CAP_XSAVE2, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_IMMEDIATE_EXIT,
+    KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MAX_VCPUS,
+    KVM_CAP_MCE, KVM_CAP_NESTED_STATE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_SIGNAL_MSI,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_CONTROL, KVM_CAP_X86_MSR_FILTER, KVM_CAP_XCRS,
+    KVM_CAP_XSAVE, KVM_CAP_XSAVE2, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
 };
 use kvm_ioctls::Kvm;
 
@@ -46,6 +47,10 @@ pub struct Capabilities {
     pub immediate_exit: bool,
     /// A pending exception's payload is told apart from CR2 and DR6.
     pub exception_payload: bool,
+    /// A guest can be kept from model-specific registers.
+    pub msr_filter: bool,
+    /// A guest can be kept from registers of KVM's own.
+    pub pv_enforcement: bool,
     /// The quirks that can be switched off, as KVM's bits.
     pub quirks: u32,
     /// The state of nested guests can be saved.
@@ -94,6 +99,8 @@ impl Capabilities {
             signal_msi: offered(KVM_CAP_SIGNAL_MSI),
             immediate_exit: offered(KVM_CAP_IMMEDIATE_EXIT),
             exception_payload: offered(KVM_CAP_EXCEPTION_PAYLOAD),
+            msr_filter: offered(KVM_CAP_X86_MSR_FILTER),
+            pv_enforcement: offered(KVM_CAP_ENFORCE_PV_FEATURE_CPUID),
             quirks: number(KVM_CAP_DISABLE_QUIRKS2),
             nested_state: offered(KVM_CAP_NESTED_STATE),
             machine_check_banks: number(KVM_CAP_MCE),

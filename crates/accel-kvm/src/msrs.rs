@@ -2,12 +2,9 @@
 
 use cpu::{CpuModel, CpuState, Feature, MachineCheckBank, msr};
 use kvm_bindings::{Msrs, kvm_msr_entry};
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 
 use crate::KvmError;
-
-const TSC_ADJUST: u32 = 0x3b;
-const TSC_DEADLINE: u32 = 0x6e0;
 
 const RDTSCP: Feature = Feature { name: "rdtscp", leaf: 0x8000_0001, register: 3, bit: 27 };
 const RDPID: Feature = Feature { name: "rdpid", leaf: 7, register: 2, bit: 22 };
@@ -82,7 +79,7 @@ fn each(offered: Offered, state: &mut CpuState, mut visit: impl FnMut(u32, &mut 
         visit(msr::TSC_AUX, tsc_aux);
     }
     if offered.tsc_adjust {
-        visit(TSC_ADJUST, tsc_adjust);
+        visit(msr::TSC_ADJUST, tsc_adjust);
     }
     // MCG_CTL is there if the capabilities say so (Intel SDM volume 3, section 17.3.1.1).
     if *mcg_capabilities & 1 << 8 != 0 {
@@ -96,6 +93,75 @@ fn each(offered: Offered, state: &mut CpuState, mut visit: impl FnMut(u32, &mut 
         visit(number + 2, address);
         visit(number + 3, miscellaneous);
     }
+}
+
+/// The registers that read the same under every model, whatever is written to them.
+const CONSTANT: [(u32, u64); 2] = [
+    (msr::MICROCODE_REVISION, msr::MICROCODE_REVISION_VALUE),
+    (msr::MTRR_CAPABILITIES, msr::MTRR_CAPABILITIES_VALUE),
+];
+/// What else the software CPU lets a guest reach, and the state has elsewhere or not at all.
+const ELSEWHERE: [u32; 8] = [
+    msr::TSC,
+    msr::APIC_BASE,
+    msr::MCG_CAP,
+    msr::EFER,
+    msr::FS_BASE,
+    msr::GS_BASE,
+    msr::SYSTEM_CONFIGURATION,
+    msr::INTERRUPT_PENDING,
+];
+/// First number and length of the ranges in which all of them lie.
+const RANGES: [(u32, u32); 4] =
+    [(0, 0x480), (msr::TSC_DEADLINE, 8), (0xc000_0080, 0x90), (0xc001_0010, 0x48)];
+
+/// Lets a guest reach the registers that a state carries, and no others: an access to any other
+/// raises #GP, as on the software CPU, instead of changing what a move would leave behind.
+pub(crate) fn confine(vm: &VmFd, model: &CpuModel) -> Result<(), KvmError> {
+    let offered = Offered::by(model);
+    let mut allowed: Vec<u32> = ELSEWHERE.to_vec();
+    allowed.extend(CONSTANT.map(|(number, _)| number));
+    each(offered, &mut CpuState::at_reset(model, 0), |number, _| allowed.push(number));
+    if offered.tsc_deadline {
+        allowed.push(msr::TSC_DEADLINE);
+    }
+    let bitmaps = RANGES.map(|(first, count)| {
+        let mut bitmap = vec![0u8; count as usize / 8];
+        for offset in allowed.iter().map(|number| number.wrapping_sub(first)) {
+            if offset < count {
+                bitmap[offset as usize / 8] |= 1 << (offset % 8);
+            }
+        }
+        bitmap
+    });
+    let ranges: Vec<MsrFilterRange<'_>> = RANGES
+        .into_iter()
+        .zip(&bitmaps)
+        .map(|((base, msr_count), bitmap)| MsrFilterRange {
+            flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+            base,
+            msr_count,
+            bitmap,
+        })
+        .collect();
+    vm.set_msr_filter(MsrFilterDefaultAction::DENY, &ranges)
+        .map_err(KvmError::call("KVM_X86_SET_MSR_FILTER"))
+}
+
+/// Sets the registers that never change, where the host has another value by itself.
+pub(crate) fn set_constants(vcpu: &VcpuFd) -> Result<(), KvmError> {
+    for (number, value) in CONSTANT {
+        if read(vcpu, number)? != value {
+            write(vcpu, number, value)?;
+        }
+        let there = read(vcpu, number)?;
+        if there != value {
+            return Err(KvmError::State(format!(
+                "msr {number:#x} reads as {there:#x} instead of {value:#x}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn list(entries: &[kvm_msr_entry]) -> Result<Msrs, KvmError> {
@@ -165,9 +231,9 @@ pub(crate) fn write(vcpu: &VcpuFd, index: u32, value: u64) -> Result<(), KvmErro
 
 /// The TSC deadline. KVM takes it only once the local APIC's timer is in that mode.
 pub(crate) fn deadline(vcpu: &VcpuFd) -> Result<u64, KvmError> {
-    read(vcpu, TSC_DEADLINE)
+    read(vcpu, msr::TSC_DEADLINE)
 }
 
 pub(crate) fn set_deadline(vcpu: &VcpuFd, value: u64) -> Result<(), KvmError> {
-    write(vcpu, TSC_DEADLINE, value)
+    write(vcpu, msr::TSC_DEADLINE, value)
 }

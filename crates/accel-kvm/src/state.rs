@@ -27,8 +27,8 @@ pub(crate) struct Retained {
     shadow: InterruptShadow,
     /// This vCPU's TSC less the machine's.
     tsc_offset: u64,
-    /// KVM's offset that stands for it.
-    kvm_tsc_offset: u64,
+    /// KVM's offset that stands for it, once it was set.
+    kvm_tsc_offset: Option<u64>,
     /// Where KVM keeps no XCR0.
     xcr0: u64,
 }
@@ -59,7 +59,7 @@ impl Retained {
             tsc_deadline: state.msrs.tsc_deadline,
             shadow: state.interrupt_shadow,
             tsc_offset: state.tsc.wrapping_sub(tsc),
-            kvm_tsc_offset: 0,
+            kvm_tsc_offset: None,
             xcr0: state.xcr0,
         }
     }
@@ -148,10 +148,10 @@ impl KvmVcpu {
     /// This vCPU's TSC less the machine's: what was set, and what the guest has added by writing
     /// to its TSC, where the host lets it.
     fn tsc_offset(&self) -> Result<u64, KvmError> {
-        if !self.keeps_tsc {
+        let Some(set) = self.retained.kvm_tsc_offset else {
             return Ok(self.retained.tsc_offset);
-        }
-        let moved = tsc::offset(&self.fd)?.wrapping_sub(self.retained.kvm_tsc_offset);
+        };
+        let moved = tsc::offset(&self.fd)?.wrapping_sub(set);
         Ok(self.retained.tsc_offset.wrapping_add(moved))
     }
 
@@ -212,15 +212,11 @@ impl KvmVcpu {
             return Ok(());
         }
         // What the guest has written to its TSC since stays in force.
-        let own = if self.retained.kvm_tsc_offset == 0 {
-            self.retained.tsc_offset
-        } else {
-            self.tsc_offset()?
-        };
+        let own = self.tsc_offset()?;
         let wanted = tsc.wrapping_add(own).wrapping_sub(self.frequency.scale(host));
         tsc::set_offset(&self.fd, wanted)?;
         self.retained.tsc_offset = own;
-        self.retained.kvm_tsc_offset = wanted;
+        self.retained.kvm_tsc_offset = Some(wanted);
         Ok(())
     }
 

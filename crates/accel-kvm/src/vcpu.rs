@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use cpu::{AcceleratorError, Bus, CpuModel, CpuState, Exit, Ran, Signal, Topology, Vcpu};
-use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, kvm_mp_state};
+use kvm_bindings::{
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, kvm_enable_cap,
+    kvm_mp_state,
+};
 use kvm_ioctls::VcpuFd;
 
 use crate::dirty::{RING_BYTES, Ring};
@@ -13,7 +16,7 @@ use crate::kick::Kicker;
 use crate::msrs::Offered;
 use crate::state::Retained;
 use crate::vm::Shared;
-use crate::{CpuidPolicy, DirtyLogKind, KvmError, calls, cpuid, tsc};
+use crate::{CpuidPolicy, DirtyLogKind, KvmError, calls, cpuid, msrs, tsc};
 
 /// Bytes of an instruction, at most.
 const INSTRUCTION: usize = 15;
@@ -65,6 +68,18 @@ impl KvmVcpu {
                 return Err(KvmError::Model { model: model.name(), reasons });
             }
         }
+        if shared.capabilities.pv_enforcement {
+            let mut cap = kvm_enable_cap {
+                cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+                ..kvm_enable_cap::default()
+            };
+            cap.args[0] = 1;
+            fd.enable_cap(&cap).map_err(KvmError::call("KVM_ENABLE_CAP"))?;
+        }
+        if shared.capabilities.msr_filter {
+            msrs::confine(&shared.vm, model)?;
+        }
+        msrs::set_constants(&fd)?;
         calls::set_up_machine_check(&fd, model.machine_check_capabilities())?;
         let frequency = *shared.tsc();
         if frequency.is_scaled() {
@@ -231,24 +246,31 @@ impl KvmVcpu {
             self.fd.get_kvm_run().request_interrupt_window = 0;
             return Ok(());
         }
-        self.finish_access(bus)?;
         if self.stale {
             // An entry that ends at once brings the shared page up to date.
             self.fd.set_kvm_immediate_exit(1);
             self.enter(bus)?;
             self.fd.set_kvm_immediate_exit(0);
         }
-        let run = self.fd.get_kvm_run();
-        let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
-        if ready
-            && !self.shutdown
-            && let Some(vector) = bus.acknowledge_interrupt(0)
-        {
-            self.inject(vector).map_err(|error| self.stopped(&error.sentence()))?;
+        if self.takes_interrupt() {
+            // The interrupt comes behind the instruction, which may say otherwise once it is over.
+            self.finish_access(bus)?;
+            if self.takes_interrupt()
+                && !self.shutdown
+                && let Some(vector) = bus.acknowledge_interrupt(0)
+            {
+                self.inject(vector).map_err(|error| self.stopped(&error.sentence()))?;
+            }
         }
         let more = bus.interrupt_pending();
         self.fd.get_kvm_run().request_interrupt_window = u8::from(more);
         Ok(())
+    }
+
+    /// What the shared page says of the vCPU as it left the kernel.
+    fn takes_interrupt(&mut self) -> bool {
+        let run = self.fd.get_kvm_run();
+        run.ready_for_interrupt_injection != 0 && run.if_flag != 0
     }
 
     /// Puts an external interrupt where the state has it: an interrupt that was acknowledged and

@@ -7,14 +7,22 @@ pub const TSC: u32 = 0x10;
 pub const APIC_BASE: u32 = 0x1b;
 /// Microcode revision (Intel: BIOS_SIGN_ID; AMD: PATCH_LEVEL).
 pub const MICROCODE_REVISION: u32 = 0x8b;
+/// What it reads as under every model: the answer that guests of other monitors get.
+pub const MICROCODE_REVISION_VALUE: u64 = 0x0100_0065;
 /// MTRR capabilities.
 pub const MTRR_CAPABILITIES: u32 = 0xfe;
+/// What it reads as under every model: eight variable ranges, fixed ranges, write combining.
+pub const MTRR_CAPABILITIES_VALUE: u64 = 8 | 1 << 8 | 1 << 10;
 /// Code segment for SYSENTER.
 pub const SYSENTER_CS: u32 = 0x174;
 /// Stack pointer for SYSENTER.
 pub const SYSENTER_ESP: u32 = 0x175;
 /// Entry point for SYSENTER.
 pub const SYSENTER_EIP: u32 = 0x176;
+/// TSC adjustment.
+pub const TSC_ADJUST: u32 = 0x3b;
+/// TSC deadline of the local APIC's timer.
+pub const TSC_DEADLINE: u32 = 0x6e0;
 /// Machine-check capabilities.
 pub const MCG_CAP: u32 = 0x179;
 /// Machine-check status.

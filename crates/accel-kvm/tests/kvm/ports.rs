@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     basic("an access is complete when the run ends", an_access_is_complete),
     basic("registers after a loop", registers_after_a_loop),
     basic("a triple fault ends the vCPU until its state is set", triple_fault),
+    basic("registers that no state carries are out of reach", registers_out_of_reach),
     basic("a failure names the instruction", failure_names_the_instruction),
     full("arithmetic in SSE registers of ring 0", sse_in_ring_0),
 ];
@@ -170,6 +171,53 @@ fn triple_fault() {
     guest.ram.write(bare::CODE, program!("mov dx, 0xf4", "out dx, al")).unwrap();
     vcpu.set_state(&bare::ring_0(model()), 0).unwrap();
     bus.run(&mut vcpu);
+}
+
+/// Model-specific registers by RDMSR and WRMSR: those that a state carries answer, any other raises
+/// #GP, as on the software CPU.
+fn registers_out_of_reach() {
+    // Each number of the list at DATA is read and written back; the handler of #GP, 16 bytes into
+    // the program, puts the number out and goes on behind the access.
+    let guest = Guest::new(program!(
+        "jmp 80f",
+        ".skip 14, 0x90",
+        "mov eax, ecx",
+        "mov dx, 0x21",
+        "out dx, eax",
+        "add rsp, 8",
+        "mov [rsp], r9",
+        "iretq",
+        "80: mov esi, 0x30000",
+        "2: mov ecx, [rsi]",
+        "add esi, 4",
+        "cmp ecx, -1",
+        "je 4f",
+        "lea r9, [rip + 3f]",
+        "rdmsr",
+        "mov r10d, eax",
+        "wrmsr",
+        "mov eax, r10d",
+        "mov dx, 0x22",
+        "out dx, eax",
+        "3: jmp 2b",
+        "4: mov dx, 0xf4",
+        "out dx, al",
+    ));
+    guest.gate(13, 16);
+    let (revision, reach): (u32, [u32; 6]) =
+        (0x8b, [0x277, 0x2ff, 0x401, 0xc000_0081, 0xc000_0102, 0x20f]);
+    // A TSC adjustment and RDTSCP's word, which the model lacks; KVM's clock; debug control; what
+    // is not there at all.
+    let out_of_reach: [u32; 6] = [0x3b, 0xc000_0103, 0x4b56_4d01, 0x1d9, 0x480, 0xc001_1029];
+    let list = [revision].into_iter().chain(reach).chain(out_of_reach).chain([u32::MAX]);
+    for (number, address) in list.zip((bare::DATA..).step_by(4)) {
+        guest.ram.write(address, &number.to_le_bytes()).unwrap();
+    }
+    let (mut vcpu, mut bus) = (guest.ready(), TestBus::default());
+    bus.run(&mut vcpu);
+    assert_eq!(bus.out(0x21), out_of_reach);
+    assert_eq!(bus.out(0x22).len(), 1 + reach.len());
+    assert_eq!(bus.out(0x22)[0], 0x0100_0065);
 }
 
 /// On a host that runs ring 0 as it is, the instruction simply runs.

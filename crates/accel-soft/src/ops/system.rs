@@ -23,10 +23,6 @@ const CR4_OFFERED: u64 = f::CR4_TSD
 /// Changes of these CR4 bits drop translations.
 const CR4_PAGING: u64 = f::CR4_PSE | f::CR4_PAE | f::CR4_PGE;
 const EFER_OFFERED: u64 = f::EFER_SCE | f::EFER_LME | f::EFER_NXE;
-/// The variable MTRR pairs that MTRR_CAPABILITIES names, fixed ranges, write combining.
-const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
-/// What RDMSR gives for the microcode revision of a guest that asks: QEMU's answer.
-const MICROCODE_REVISION: u64 = 0x0100_0065;
 
 impl Core {
     /// Asks for the right to use a port: IOPL, then the bitmap of the TSS.
@@ -58,9 +54,9 @@ impl Core {
         Some(match number {
             msr::TSC => bus.tsc(at).wrapping_add(self.tsc_offset),
             msr::APIC_BASE => bus.apic_base(),
-            msr::MICROCODE_REVISION => MICROCODE_REVISION,
+            msr::MICROCODE_REVISION => msr::MICROCODE_REVISION_VALUE,
             msr::SYSTEM_CONFIGURATION | msr::INTERRUPT_PENDING => 0,
-            msr::MTRR_CAPABILITIES => MTRR_CAPABILITIES,
+            msr::MTRR_CAPABILITIES => msr::MTRR_CAPABILITIES_VALUE,
             msr::SYSENTER_CS => msrs.sysenter_cs,
             msr::SYSENTER_ESP => msrs.sysenter_esp,
             msr::SYSENTER_EIP => msrs.sysenter_eip,
