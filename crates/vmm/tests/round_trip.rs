@@ -117,7 +117,7 @@ fn detours_of(
     random: &mut Random,
     wrong: &mut Vec<String>,
 ) -> usize {
-    let config = run::configuration(program, AcceleratorChoice::Soft);
+    let config = run::configuration(program, AcceleratorChoice::Soft, true);
     let mut still = start(program, &config);
     assert!(ended(run_to(&mut still, u64::MAX)), "{} does not end", program.name);
     let length = still.instructions();

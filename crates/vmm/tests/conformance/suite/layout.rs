@@ -39,12 +39,12 @@ pub const LARGE: u64 = 0x40_0000;
 /// Bytes of memory.
 pub const MEMORY: u64 = 0x80_0000;
 
-/// Page tables of the program that stores: 32 pages, in memory that no other uses then.
+/// Page tables of the program that stores: 8 pages, in memory that no other uses then.
 pub const STORES_TABLES: u64 = LARGE;
-/// The 64 MiB that it stores to, past the memory of the others.
+/// The 16 MiB that it stores to, past the memory of the others.
 pub const STORES_AREA: u64 = MEMORY;
 /// Bytes of it.
-pub const STORES_AREA_SIZE: u64 = 64 << 20;
+pub const STORES_AREA_SIZE: u64 = 16 << 20;
 /// Where its window is mapped.
 pub const WINDOW: u64 = 0x400_0000_0000;
 /// How many stores it may have made.

@@ -95,6 +95,7 @@ programs! {
     ferry_conformance_pic "8259A" Basic "" 1 Expected::Nothing;
     ferry_conformance_pic_cascade "8259A pair" Basic "" 1 Expected::Nothing;
     ferry_conformance_ioapic "I/O APIC" Basic "" 1 Expected::Nothing;
+    ferry_conformance_levels "levels" Full "interrupts that stay in service" 1 Expected::Nothing;
     ferry_conformance_lapic "local APIC" Basic "" 1 Expected::Nothing;
     ferry_conformance_in_service "in service" Full "interrupts that stay in service" 1 Expected::Nothing;
     ferry_conformance_nmi "NMI" Basic "" 1 Expected::Nothing;
@@ -122,9 +123,10 @@ programs! {
     ferry_conformance_memory_mapped "memory-mapped registers" Basic "" 1 Expected::Nothing;
     ferry_conformance_end_of_memory "end of memory" Basic "" 1 Expected::Nothing;
     ferry_conformance_cpuid "CPUID" Basic "" 1 Expected::Known(identity::leaves);
-    ferry_conformance_cpuid_user "CPUID in ring 3" Basic "" 1 Expected::Known(identity::leaves);
+    ferry_conformance_cpuid_user "CPUID in ring 3" Full "CPUID in ring 3 that does not ask the host's processor" 1 Expected::Known(identity::leaves);
     ferry_conformance_cpuid_features "CPUID features" Full "masks of CPUID features" 1 Expected::Known(identity::feature_leaves);
     ferry_conformance_msrs "MSRs" Basic "" 1 Expected::Nothing;
+    ferry_conformance_memory_types "memory types" Full "refusal of reserved memory types" 1 Expected::Nothing;
     ferry_conformance_tsc_write "TSC write" Full "writes of the time-stamp counter" 1 Expected::Nothing;
     ferry_conformance_walk "random walk" Basic "" 1 Expected::Same;
     ferry_conformance_walk_kernel "random walk in ring 0" Full "SSE and x87 arithmetic in ring 0" 1 Expected::Same;

@@ -37,10 +37,13 @@ impl Record {
 }
 
 /// The machine for a program. Software runs are counted in instructions, so that they are the same
-/// each time; KVM cannot count.
-pub fn configuration(program: &Program, accel: AcceleratorChoice) -> MachineConfig {
+/// each time; KVM cannot count. `full`: it promises the CPU model, which only a KVM of the full tier
+/// can.
+pub fn configuration(program: &Program, accel: AcceleratorChoice, full: bool) -> MachineConfig {
     let mut config = MachineConfig::new("conformance", [3; 16], layout::MEMORY);
     config.cpus.count = program.vcpus;
+    config.cpus.promise_tsc = false;
+    config.cpus.promise_cpuid = full;
     config.hpet = true;
     config.clock = match accel {
         AcceleratorChoice::Soft => ClockMode::Icount { shift: 0 },
@@ -60,8 +63,8 @@ pub fn boot(program: &Program, config: &MachineConfig) -> Boot {
 ///
 /// # Errors
 /// In words, if it did not come to its end.
-pub fn run(program: &Program, accel: AcceleratorChoice) -> Result<Vec<Record>, String> {
-    let config = configuration(program, accel);
+pub fn run(program: &Program, accel: AcceleratorChoice, full: bool) -> Result<Vec<Record>, String> {
+    let config = configuration(program, accel, full);
     let host = HostConfig { accel, ..HostConfig::default() };
     let vm = Vm::create(&config, &boot(program, &config), &host, Endpoints::default())
         .map_err(|error| format!("no machine: {error}"))?;
@@ -86,17 +89,20 @@ pub fn run(program: &Program, accel: AcceleratorChoice) -> Result<Vec<Record>, S
         let _ = write!(text, ", the last \"{}\" = {:#x}", last.text(), last.value);
     }
     if end == End::Exit(0xee) {
-        let word = |offset| word(&vm.ram(), layout::RESULTS + offset);
-        let _ = write!(
-            text,
-            "; exception {} with error code {:#x} at {:#x}, cr2 {:#x}",
-            word(0x08),
-            word(0x10),
-            word(0x18),
-            word(0x20)
-        );
+        text += "; ";
+        text += &unexpected(&vm.ram());
     }
     Err(text)
+}
+
+/// The exception that a program ended with because it did not expect it, in words.
+pub fn unexpected(ram: &GuestRam) -> String {
+    let word = |offset| word(ram, layout::RESULTS + offset);
+    let (vector, error, rip, cr2) = (word(0x08), word(0x10), word(0x18), word(0x20));
+    let (cs, ss) = (word(0x28), word(0x30));
+    format!(
+        "exception {vector} with error code {error:#x} at {cs:#x}:{rip:#x}, ss {ss:#x}, cr2 {cr2:#x}"
+    )
 }
 
 fn word(ram: &GuestRam, address: u64) -> u64 {

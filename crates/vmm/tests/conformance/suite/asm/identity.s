@@ -103,7 +103,6 @@ program msrs
     refuses 0xc0000082, 0x0000800000000000
     refuses 0xc0000100, 0x8000000000000000
     refuses 0xc0000102, 0x0001000000000000
-    refuses 0x277, 0x0000000000000002
     refuses 0x2ff, 0x1000
     refuses 0xc0000080, 0x10000
     refuses 0x12345, 0
@@ -115,6 +114,14 @@ program msrs
     refuses 0xc0000080, 0x800
     read_msr 0xc0000082
     expect rax, 0xffff800012345678
+    done
+
+# Memory types that there are not.
+program memory_types
+    refuses 0x277, 0x0000000000000002
+    refuses 0x277, 0x0300000000000000
+    read_msr 0x277
+    expect rax, 0x0007040600070406
     done
 
 # The time-stamp counter can be written.

@@ -441,6 +441,10 @@ unexpected:
     mov qword ptr [RESULTS + 0x18], rax
     mov rax, cr2
     mov qword ptr [RESULTS + 0x20], rax
+    mov rax, qword ptr [rdi + FRAME_CS]
+    mov qword ptr [RESULTS + 0x28], rax
+    mov rax, qword ptr [rdi + FRAME_SS]
+    mov qword ptr [RESULTS + 0x30], rax
     mov al, EXIT_UNEXPECTED
     out EXIT_PORT, al
 2:  hlt
