@@ -159,6 +159,11 @@ pub struct HostOptions {
     /// is ID=FILE, or FILE for disk0, disk1, ....
     #[arg(long, value_name = "[ID=]FILE")]
     pub disk: Vec<String>,
+    /// What is behind a network device: tap:NAME, a persistent tap interface of this host, or null.
+    /// With `run` each adds a device net0, net1, ...; with `receive` and `restore` it is
+    /// ID=tap:NAME, or tap:NAME for net0, net1, ....
+    #[arg(long, value_name = "[ID=]WHAT")]
+    pub net: Vec<String>,
     #[command(flatten)]
     pub arbiter: ArbiterOptions,
     /// The operator's word that the machine runs nowhere else, where its record leaves that open:

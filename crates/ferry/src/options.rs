@@ -9,7 +9,7 @@ use devices::virtio::{BlockBackend, FileDisk};
 use guest::{Flags, Parameters};
 use machine::{
     CharacterBackend, ClockFile, ClockMode, DeviceFile, DiskBackend, FreshFacts, HOST_MODEL,
-    HostConfig, MachineConfig, MachineFile,
+    HostConfig, MachineConfig, MachineFile, NetBackend,
 };
 use vmm::{Boot, Endpoints};
 
@@ -38,6 +38,20 @@ pub fn host(options: &HostOptions, more: &[String]) -> Result<HostConfig> {
         let backend = DiskBackend { path: PathBuf::from(path) };
         if host.disk.insert(id.clone(), backend).is_some() {
             bail!("{id} has a file twice");
+        }
+    }
+    for (index, net) in options.net.iter().enumerate() {
+        let (id, what) = match net.split_once('=') {
+            Some((id, what)) => (id.to_owned(), what),
+            None => (format!("net{index}"), net.as_str()),
+        };
+        let backend = match what.split_once(':') {
+            Some(("tap", name)) => NetBackend::Tap { name: name.to_owned() },
+            None if what == "null" => NetBackend::Null {},
+            _ => bail!("--net {net}: tap:NAME or null"),
+        };
+        if host.net.insert(id.clone(), backend).is_some() {
+            bail!("{id} has a back end twice");
         }
     }
     Ok(host)
@@ -94,6 +108,9 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
         }
         if options.console {
             file.devices.push(DeviceFile::Console { id: "con0".to_owned() });
+        }
+        for index in 0..options.host.net.len() {
+            file.devices.push(DeviceFile::Net { id: format!("net{index}"), mac: None });
         }
     }
     let sectors = |id: &str| {

@@ -23,6 +23,8 @@ pub struct HostOffer {
     pub serial_ports: BTreeSet<String>,
     /// Consoles that the host configuration names.
     pub consoles: BTreeSet<String>,
+    /// Network devices that the host configuration names, by id.
+    pub nets: BTreeMap<String, NetOffer>,
 }
 
 /// What an accelerator gives a machine.
@@ -70,6 +72,15 @@ pub struct DiskOffer {
     pub sectors: u64,
     /// Whether it can be written.
     pub writable: bool,
+}
+
+/// What is behind a network device on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetOffer {
+    /// Nothing: no frame ever comes.
+    Null,
+    /// A network, whose frames come when they like.
+    Network,
 }
 
 /// One thing that a machine needs and a host does not have.
@@ -164,6 +175,16 @@ pub enum Difference {
         /// The console.
         id: String,
     },
+    /// The host configuration names nothing for a network device.
+    NetMissing {
+        /// The device.
+        id: String,
+    },
+    /// The machine counts instructions, and a network device has a network.
+    NetNotReproducible {
+        /// The device.
+        id: String,
+    },
     /// The host configuration names something that the machine does not have: a misspelt id, or
     /// the wrong host configuration.
     Unused {
@@ -233,6 +254,14 @@ impl fmt::Display for Difference {
             Difference::ConsoleMissing { id } => {
                 write!(f, "{id}: this host configuration names no back end for the console")
             }
+            Difference::NetMissing { id } => {
+                write!(f, "{id}: this host configuration names no back end for the network device")
+            }
+            Difference::NetNotReproducible { id } => write!(
+                f,
+                "{id}: an icount machine needs the null back end: frames of a network would make \
+                 no run like another"
+            ),
             Difference::Unused { entry } => {
                 write!(f, "{entry}: this host configuration names it, and the machine has none")
             }
@@ -274,7 +303,7 @@ pub fn check(config: &MachineConfig, host: &HostOffer) -> Vec<Difference> {
         differences.push(Difference::SerialMissing { id: serial_id.clone() });
     }
     for VirtioDevice { slot: _, kind } in virtio {
-        check_device(kind, host, &mut differences);
+        check_device(kind, *clock, host, &mut differences);
     }
     check_unused(config, host, &mut differences);
     differences
@@ -330,7 +359,12 @@ fn check_processors(
     }
 }
 
-fn check_device(kind: &VirtioKind, host: &HostOffer, differences: &mut Vec<Difference>) {
+fn check_device(
+    kind: &VirtioKind,
+    clock: ClockMode,
+    host: &HostOffer,
+    differences: &mut Vec<Difference>,
+) {
     match kind {
         VirtioKind::Block { id, serial: _, sectors, read_only } => {
             let Some(DiskOffer { path, sectors: held, writable }) = host.disks.get(id) else {
@@ -356,6 +390,13 @@ fn check_device(kind: &VirtioKind, host: &HostOffer, differences: &mut Vec<Diffe
                 differences.push(Difference::ConsoleMissing { id: id.clone() });
             }
         }
+        VirtioKind::Net { id, mac: _ } => match (host.nets.get(id), clock) {
+            (None, _) => differences.push(Difference::NetMissing { id: id.clone() }),
+            (Some(NetOffer::Network), ClockMode::Icount { .. }) => {
+                differences.push(Difference::NetNotReproducible { id: id.clone() });
+            }
+            (Some(NetOffer::Network), ClockMode::Host) | (Some(NetOffer::Null), _) => {}
+        },
     }
 }
 
@@ -378,7 +419,16 @@ fn check_unused(config: &MachineConfig, host: &HostOffer, differences: &mut Vec<
         .iter()
         .filter(|id| !has(|kind| matches!(kind, VirtioKind::Console { .. }), id))
         .map(|id| format!("console.{id}"));
+    let nets = host
+        .nets
+        .keys()
+        .filter(|id| !has(|kind| matches!(kind, VirtioKind::Net { .. }), id))
+        .map(|id| format!("net.{id}"));
     differences.extend(
-        disks.chain(serial_ports).chain(consoles).map(|entry| Difference::Unused { entry }),
+        disks
+            .chain(serial_ports)
+            .chain(consoles)
+            .chain(nets)
+            .map(|entry| Difference::Unused { entry }),
     );
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::board;
 use crate::error::ConfigError;
+use crate::mac::format_mac;
 use crate::machine_type::MachineType;
 
 /// The CPU model that is the processor of the host where the machine started.
@@ -121,6 +122,13 @@ pub enum VirtioKind {
         /// Name of the device, by which a host configuration gives it a back end.
         id: String,
     },
+    /// A network device.
+    Net {
+        /// Name of the device, by which a host configuration gives it a back end.
+        id: String,
+        /// MAC address: that of a single station, and no other device's.
+        mac: [u8; 6],
+    },
 }
 
 /// Where the bytes of an entropy source come from.
@@ -142,7 +150,8 @@ impl VirtioKind {
         match self {
             VirtioKind::Block { id, .. }
             | VirtioKind::Rng { id, .. }
-            | VirtioKind::Console { id } => id,
+            | VirtioKind::Console { id }
+            | VirtioKind::Net { id, .. } => id,
         }
     }
 }
@@ -252,11 +261,18 @@ impl MachineConfig {
             ));
         }
         let mut ids = BTreeSet::from([serial_id.as_str()]);
+        let mut macs = BTreeSet::new();
         let mut above = board::VIRTIO_SLOTS;
         for VirtioDevice { slot, kind } in virtio {
             check_kind(kind, *clock)?;
             if !ids.insert(kind.id()) {
                 return Err(ConfigError::new(kind.id(), "two devices have this id"));
+            }
+            if let VirtioKind::Net { id, mac } = kind
+                && !macs.insert(mac)
+            {
+                let reason = format!("another device has its MAC address {}", format_mac(mac));
+                return Err(ConfigError::new(id, reason));
             }
             if *slot >= board::VIRTIO_SLOTS {
                 return Err(ConfigError::new(
@@ -313,6 +329,13 @@ fn check_kind(kind: &VirtioKind, clock: ClockMode) -> Result<(), ConfigError> {
             }
         }
         VirtioKind::Console { id: _ } => {}
+        VirtioKind::Net { id, mac } => {
+            // The lowest bit of the first byte sent marks a group (IEEE 802, section 8.2.2).
+            if mac[0] & 1 != 0 || *mac == [0; 6] {
+                let reason = format!("{} is no station's MAC address", format_mac(mac));
+                return Err(ConfigError::new(id, reason));
+            }
+        }
     }
     Ok(())
 }
@@ -408,6 +431,22 @@ mod tests {
         );
         let console = |id: &str| VirtioKind::Console { id: id.into() };
         assert_eq!(refusal(with(3, console("com1"))), "com1: two devices have this id");
+        let net = |id: &str, mac| VirtioKind::Net { id: id.into(), mac };
+        for (mac, text) in
+            [([1, 0, 0, 0, 0, 2], "01:00:00:00:00:02"), ([0; 6], "00:00:00:00:00:00")]
+        {
+            assert_eq!(
+                refusal(with(3, net("net0", mac))),
+                format!("net0: {text} is no station's MAC address")
+            );
+        }
+        assert_eq!(
+            refusal(|c| {
+                c.plug(net("net0", [2, 0, 0, 0, 0, 1])).unwrap();
+                c.plug(net("net1", [2, 0, 0, 0, 0, 1])).unwrap();
+            }),
+            "net1: another device has its MAC address 02:00:00:00:00:01"
+        );
         assert_eq!(
             refusal(|c| {
                 c.virtio = vec![

@@ -78,6 +78,14 @@ pub struct UuidError {
     pub text: String,
 }
 
+/// Text that is not a MAC address.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{text:?} is not a MAC address of the form 02:00:00:00:00:01")]
+pub struct MacError {
+    /// The text, at most 64 characters of it.
+    pub text: String,
+}
+
 /// Why a device tree is not a machine of ours. Paths are those of the tree: `/soc/virtio@feb02e00`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MachineError {

@@ -13,6 +13,10 @@
 //! [console.con0]
 //! kind = "file"
 //! path = "console.log"
+//!
+//! [net.net0]
+//! kind = "tap"
+//! name = "ferry0"
 //! ```
 
 use std::collections::BTreeMap;
@@ -44,6 +48,9 @@ pub struct HostConfig {
     /// What is behind consoles.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub console: BTreeMap<String, CharacterBackend>,
+    /// What is behind network devices.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub net: BTreeMap<String, NetBackend>,
 }
 
 /// Which accelerator runs the CPUs.
@@ -173,6 +180,19 @@ impl From<CharacterBackend> for CharacterTable {
     }
 }
 
+/// What is behind a network device.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case")]
+pub enum NetBackend {
+    /// Nothing: what is sent is dropped, nothing ever comes. The braces make other keys an error.
+    Null {},
+    /// A persistent tap interface of this host.
+    Tap {
+        /// The interface.
+        name: String,
+    },
+}
+
 impl HostConfig {
     /// Reads a file's text.
     ///
@@ -211,6 +231,10 @@ mod tests {
                 ("c".into(), CharacterBackend::Socket { path: "sock".into() }),
                 ("d".into(), CharacterBackend::Pipe { input: "in".into(), output: "out".into() }),
             ]),
+            net: BTreeMap::from([
+                ("net0".into(), NetBackend::Tap { name: "ferry0".into() }),
+                ("net1".into(), NetBackend::Null {}),
+            ]),
         }
     }
 
@@ -235,6 +259,11 @@ mod tests {
             kind = "pipe"
             input = "in"
             output = "out"
+            [net.net0]
+            kind = "tap"
+            name = "ferry0"
+            [net.net1]
+            kind = "null"
         "#;
         assert_eq!(HostConfig::from_toml(text), Ok(host()));
         assert_eq!(host().memory_limit_bytes(), Ok(Some(2 << 30)));
@@ -255,7 +284,11 @@ mod tests {
             ("accel = \"xen\"", "xen"),
             ("[disk.disk0]\nfile = \"x\"", "file"),
             ("[disk.disk0]", "path"),
-            ("[net.net0]\ntap = \"x\"", "net"),
+            ("[nets.net0]\nkind = \"null\"", "nets"),
+            ("[net.net0]\nname = \"x\"", "kind"),
+            ("[net.net0]\nkind = \"tap\"", "name"),
+            ("[net.net0]\nkind = \"null\"\nname = \"x\"", "name"),
+            ("[net.net0]\nkind = \"user\"", "user"),
             ("[serial.com1]\nkind = \"stdio\"\nspeed = 9600", "speed"),
             ("[serial.com1]\nkind = \"stdio\"\npath = \"x\"", "kind stdio takes no other key"),
             ("[serial.com1]\nkind = \"file\"", "kind file takes the key path"),

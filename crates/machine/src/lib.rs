@@ -19,6 +19,7 @@ mod error;
 pub mod fdt;
 mod hex;
 mod host;
+mod mac;
 mod machine_file;
 mod machine_type;
 mod size;
@@ -26,7 +27,7 @@ mod tree;
 mod uuid;
 
 pub use compatibility::{
-    AcceleratorOffer, CpuModelOffer, Difference, DiskOffer, HostOffer, TscOffer, check,
+    AcceleratorOffer, CpuModelOffer, Difference, DiskOffer, HostOffer, NetOffer, TscOffer, check,
     check_accelerator,
 };
 pub use config::{
@@ -34,8 +35,9 @@ pub use config::{
     MAX_NAME_LENGTH, MAX_SERIAL_LENGTH, MIN_MEMORY_BYTES, MachineConfig, RngSource, VirtioDevice,
     VirtioKind,
 };
-pub use error::{ConfigError, MachineError, SizeError, UnknownMachineType, UuidError};
-pub use host::{AcceleratorChoice, CharacterBackend, DiskBackend, HostConfig};
+pub use error::{ConfigError, MacError, MachineError, SizeError, UnknownMachineType, UuidError};
+pub use host::{AcceleratorChoice, CharacterBackend, DiskBackend, HostConfig, NetBackend};
+pub use mac::{format_mac, parse_mac};
 pub use machine_file::{ClockFile, CpuFile, DeviceFile, FreshFacts, MachineFile};
 pub use machine_type::MachineType;
 pub use size::{format_size, parse_size};

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ClockMode, CpuConfig, HOST_MODEL, MachineConfig, RngSource, VirtioKind};
 use crate::error::ConfigError;
+use crate::mac::{default_mac, parse_mac};
 use crate::machine_type::MachineType;
 use crate::size::parse_size;
 use crate::uuid::parse_uuid;
@@ -130,6 +131,15 @@ pub enum DeviceFile {
         /// Name of the device.
         id: String,
     },
+    /// A network device.
+    Net {
+        /// Name of the device.
+        id: String,
+        /// MAC address, `02:00:00:00:00:01`; one that follows from the machine's UUID and the
+        /// device's name if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<String>,
+    },
 }
 
 /// What a file need not say and this crate cannot know.
@@ -203,7 +213,7 @@ impl MachineFile {
             Some(ClockFile::Icount { shift }) => ClockMode::Icount { shift: *shift },
         };
         for device in devices {
-            config.plug(device.kind(fresh)?)?;
+            config.plug(device.kind(fresh, &uuid)?)?;
         }
         config.validate()?;
         Ok(config)
@@ -211,7 +221,7 @@ impl MachineFile {
 }
 
 impl DeviceFile {
-    fn kind(&self, fresh: &FreshFacts<'_>) -> Result<VirtioKind, ConfigError> {
+    fn kind(&self, fresh: &FreshFacts<'_>, uuid: &[u8; 16]) -> Result<VirtioKind, ConfigError> {
         Ok(match self {
             DeviceFile::Block { id, serial, size, read_only } => VirtioKind::Block {
                 id: id.clone(),
@@ -232,6 +242,13 @@ impl DeviceFile {
                 },
             },
             DeviceFile::Console { id } => VirtioKind::Console { id: id.clone() },
+            DeviceFile::Net { id, mac } => VirtioKind::Net {
+                id: id.clone(),
+                mac: match mac {
+                    None => default_mac(uuid, id),
+                    Some(text) => parse_mac(text).map_err(|error| reason(id, &error))?,
+                },
+            },
         })
     }
 }
@@ -302,6 +319,13 @@ mod tests {
             [[device]]
             kind = "console"
             id = "con0"
+            [[device]]
+            kind = "net"
+            id = "net0"
+            mac = "02:00:5e:10:00:01"
+            [[device]]
+            kind = "net"
+            id = "net1"
             "#,
         )
         .unwrap();
@@ -314,6 +338,7 @@ mod tests {
             read_only,
         };
         let rng = VirtioKind::Rng { id: "rng0".into(), source: RngSource::Seeded { seed: 5 } };
+        let net = |id: &str, mac| VirtioKind::Net { id: id.into(), mac };
         let expected = MachineConfig {
             machine_type: MachineType::Ferry1,
             name: "web".into(),
@@ -335,6 +360,8 @@ mod tests {
                 VirtioDevice { slot: 22, kind: block("disk1", "", false) },
                 VirtioDevice { slot: 21, kind: rng },
                 VirtioDevice { slot: 20, kind: VirtioKind::Console { id: "con0".into() } },
+                VirtioDevice { slot: 19, kind: net("net0", [2, 0, 0x5e, 0x10, 0, 1]) },
+                VirtioDevice { slot: 18, kind: net("net1", default_mac(&uuid, "net1")) },
             ],
         };
         assert_eq!(config, expected);
@@ -373,6 +400,10 @@ mod tests {
             (
                 "[[device]]\nkind = \"block\"\nid = \"disk7\"\nsize = \"513\"",
                 "disk7: size 513 is not whole sectors of 512 bytes",
+            ),
+            (
+                "[[device]]\nkind = \"net\"\nid = \"net0\"\nmac = \"02:00\"",
+                "net0: \"02:00\" is not a MAC address",
             ),
         ] {
             let error = resolve(text).unwrap_err();

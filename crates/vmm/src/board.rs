@@ -192,7 +192,7 @@ impl Board {
     pub(crate) fn has_output(&self) -> bool {
         let waits = |slot: &Slot| match &slot.device {
             SlotDevice::Console(console) => console.has_output(),
-            SlotDevice::Block(_) | SlotDevice::Rng(_) => false,
+            SlotDevice::Block(_) | SlotDevice::Rng(_) | SlotDevice::Net(_) => false,
         };
         self.serial.has_output() || self.slots.iter().any(waits)
     }

@@ -11,6 +11,7 @@ mod interrupts;
 mod kvm;
 mod machine;
 mod migrate;
+mod network;
 mod offer;
 mod schemas;
 mod slots;

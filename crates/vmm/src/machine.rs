@@ -16,6 +16,7 @@ use crate::accelerator::{self, Accelerator, Choice};
 use crate::board::{Board, Request};
 use crate::boot::{self, Boot, BootError};
 use crate::kvm::KvmCpus;
+use crate::network::Network;
 use crate::slots::{self, BackendError, SlotDevice};
 use crate::soft::SoftCpus;
 use crate::state::{SchedulerState, StateError};
@@ -126,6 +127,7 @@ pub struct Machine {
     pub(crate) ram: GuestRam,
     pub(crate) board: SharedBoard,
     pub(crate) cpus: Cpus,
+    pub(crate) networks: Vec<Network>,
     choice: Choice,
 }
 
@@ -144,7 +146,7 @@ impl Machine {
             Accelerator::Soft => Cpus::Soft(SoftCpus::new(model, config.cpus.count, &ram)),
             Accelerator::Kvm => Cpus::Kvm(KvmCpus::new(config, model, &ram, &board)?),
         };
-        Ok(Self { config: config.clone(), ram, board, cpus, choice })
+        Ok(Self { config: config.clone(), ram, board, cpus, networks: Vec::new(), choice })
     }
 
     /// Builds a machine and puts into it what it boots.
@@ -208,6 +210,7 @@ impl Machine {
     /// # Errors
     /// If a vCPU's state cannot be read.
     pub fn pause(&mut self) -> Result<(), StateError> {
+        self.hush_networks();
         match &mut self.cpus {
             Cpus::Soft(_) => lock(&self.board).clock.stop(),
             Cpus::Kvm(cpus) => cpus.pause(&self.board)?,
@@ -339,7 +342,7 @@ impl Machine {
         };
         let taken = match &mut board.slots[index].device {
             SlotDevice::Console(console) => console.receive(bytes),
-            SlotDevice::Block(_) | SlotDevice::Rng(_) => bytes.len(),
+            SlotDevice::Block(_) | SlotDevice::Rng(_) | SlotDevice::Net(_) => bytes.len(),
         };
         board.slot_line(index);
         taken

@@ -153,7 +153,9 @@ impl VmTarget {
     fn adopt(&mut self, machine: Machine) -> Vm {
         let endpoints =
             self.endpoints.take().map_or_else(Endpoints::default, |make| make(machine.config()));
-        Vm::adopt(machine, endpoints).with_filling(self.filling.clone())
+        let vm = Vm::adopt(machine, endpoints).with_filling(self.filling.clone());
+        vm.tell(Command::Arrived);
+        vm
     }
 
     fn built(&mut self) -> &mut Machine {

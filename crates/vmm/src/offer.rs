@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileTypeExt;
 
 use devices::virtio::{BlockBackend, FileDisk, SECTOR_SIZE};
-use machine::{DiskOffer, HostConfig, HostOffer, MachineConfig, MachineType};
+use machine::{DiskOffer, HostConfig, HostOffer, MachineConfig, MachineType, NetBackend, NetOffer};
 
 use crate::accelerator;
 
@@ -50,5 +50,16 @@ pub fn host_offer(config: &MachineConfig, host: &HostConfig) -> HostOffer {
         disks,
         serial_ports,
         consoles: host.console.keys().cloned().collect(),
+        nets: host
+            .net
+            .iter()
+            .map(|(id, backend)| {
+                let offer = match backend {
+                    NetBackend::Null {} => NetOffer::Null,
+                    NetBackend::Tap { .. } => NetOffer::Network,
+                };
+                (id.clone(), offer)
+            })
+            .collect(),
     }
 }

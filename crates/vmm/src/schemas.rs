@@ -7,7 +7,9 @@ use devices::acpi_ged::AcpiGedState;
 use devices::exit_device::ExitState;
 use devices::fw_cfg::FwCfgState;
 use devices::serial::SerialState;
-use devices::virtio::{VirtioBlockState, VirtioConsoleState, VirtioRngState, virtio_section_name};
+use devices::virtio::{
+    VirtioBlockState, VirtioConsoleState, VirtioNetState, VirtioRngState, virtio_section_name,
+};
 use devices::{HpetState, I8254State, I8259State, IoApicState, LapicState, RtcState};
 use machine::{MachineConfig, VirtioKind, board};
 use vmstate::{Schema, VmState};
@@ -67,6 +69,7 @@ impl MachineSchemas {
                 VirtioKind::Console { .. } => {
                     (VirtioConsoleState::NAME, VirtioConsoleState::schema())
                 }
+                VirtioKind::Net { .. } => (VirtioNetState::NAME, VirtioNetState::schema()),
             };
             let base = board::virtio_region(plugged.slot).base;
             add(&virtio_section_name(base, device), 0, schema);

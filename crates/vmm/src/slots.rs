@@ -6,10 +6,13 @@ use std::path::PathBuf;
 
 use devices::fw_cfg::FwCfgError;
 use devices::virtio::{
-    BlockBackend, BlockConfig, BlockError, FileDisk, RngSource, VirtioBlock, VirtioConsole,
-    VirtioMmio, VirtioRng, VirtioSlot,
+    BlockBackend, BlockConfig, BlockError, FileDisk, NetBackend, NullNet, RngSource, Tap,
+    VirtioBlock, VirtioConsole, VirtioMmio, VirtioNet, VirtioRng, VirtioSlot,
 };
-use machine::{HostConfig, MachineConfig, RngSource as Entropy, VirtioKind, board};
+use machine::{
+    ClockMode, HostConfig, MachineConfig, NetBackend as Network, RngSource as Entropy, VirtioKind,
+    board,
+};
 use memory::GuestRam;
 
 /// A device has no back end on this host, or not the right one.
@@ -44,6 +47,22 @@ pub enum BackendError {
         /// Why.
         source: io::Error,
     },
+    /// The host configuration names no back end for a network device.
+    #[error("{0}: this host configuration names no back end for the network device")]
+    NoNet(String),
+    /// A network device of a machine that counts instructions has a network behind it.
+    #[error("{0}: an icount machine needs the null back end for a network device")]
+    NotReproducible(String),
+    /// A tap interface cannot be used.
+    #[error("{id}: cannot use tap interface {name}")]
+    Tap {
+        /// The device.
+        id: String,
+        /// The interface.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The host has no entropy.
     #[error("{id}: this host gives no random bytes")]
     Entropy {
@@ -65,6 +84,8 @@ pub enum SlotDevice {
     Rng(Box<VirtioMmio<VirtioRng>>),
     /// A console.
     Console(Box<VirtioMmio<VirtioConsole>>),
+    /// A network device.
+    Net(Box<VirtioMmio<VirtioNet>>),
 }
 
 impl Deref for SlotDevice {
@@ -75,6 +96,7 @@ impl Deref for SlotDevice {
             Self::Block(device) => &**device,
             Self::Rng(device) => &**device,
             Self::Console(device) => &**device,
+            Self::Net(device) => &**device,
         }
     }
 }
@@ -85,6 +107,7 @@ impl DerefMut for SlotDevice {
             Self::Block(device) => &mut **device,
             Self::Rng(device) => &mut **device,
             Self::Console(device) => &mut **device,
+            Self::Net(device) => &mut **device,
         }
     }
 }
@@ -103,7 +126,7 @@ impl Slot {
     fn disk(&mut self) -> Option<&mut dyn BlockBackend> {
         match &mut self.device {
             SlotDevice::Block(device) => Some(device.device_mut().backend_mut()),
-            SlotDevice::Rng(_) | SlotDevice::Console(_) => None,
+            SlotDevice::Rng(_) | SlotDevice::Console(_) | SlotDevice::Net(_) => None,
         }
     }
 
@@ -171,6 +194,10 @@ pub fn plug(
                     let device = VirtioConsole::new();
                     SlotDevice::Console(Box::new(VirtioMmio::new(base, device, ram.clone())))
                 }
+                VirtioKind::Net { id, mac } => {
+                    let device = VirtioNet::new(*mac, open_net(id, config.clock, host)?);
+                    SlotDevice::Net(Box::new(VirtioMmio::new(base, device, ram.clone())))
+                }
             };
             Ok(Slot { number: plugged.slot, id, device })
         })
@@ -191,4 +218,26 @@ fn open_disk(
         source,
     })?;
     Ok(Box::new(disk))
+}
+
+fn open_net(
+    id: &str,
+    clock: ClockMode,
+    host: &HostConfig,
+) -> Result<Box<dyn NetBackend>, BackendError> {
+    match (host.net.get(id), clock) {
+        (None, _) => Err(BackendError::NoNet(id.to_owned())),
+        (Some(Network::Null {}), _) => Ok(Box::new(NullNet)),
+        (Some(Network::Tap { .. }), ClockMode::Icount { .. }) => {
+            Err(BackendError::NotReproducible(id.to_owned()))
+        }
+        (Some(Network::Tap { name }), ClockMode::Host) => {
+            let tap = Tap::open(name).map_err(|source| BackendError::Tap {
+                id: id.to_owned(),
+                name: name.clone(),
+                source,
+            })?;
+            Ok(Box::new(tap))
+        }
+    }
 }

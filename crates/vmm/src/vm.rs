@@ -128,6 +128,8 @@ pub(crate) enum Command {
     PowerButton,
     /// There may be something to see to.
     Look,
+    /// The machine has come from another host.
+    Arrived,
     Quit,
     Gone,
 }
@@ -146,7 +148,7 @@ impl Shared {
 /// A handle on a machine and its thread.
 #[derive(Clone)]
 pub struct Vm {
-    commands: Sender<Command>,
+    commands: Arc<Sender<Command>>,
     shared: Arc<Shared>,
     config: Arc<MachineConfig>,
     accelerator: Arc<Choice>,
@@ -177,6 +179,12 @@ impl Vm {
         let waker = commands.clone();
         // A machine whose thread has ended needs no waking.
         machine.set_waker(move || drop(waker.send(Command::Look)));
+        let commands = Arc::new(commands);
+        // Nor does one that nobody has a handle on, and that ends therefore.
+        let handles = Arc::downgrade(&commands);
+        machine.watch_networks(&move || {
+            handles.upgrade().is_some_and(|commands| commands.send(Command::Look).is_ok())
+        });
         let config = Arc::new(machine.config().clone());
         let accelerator = Arc::new(machine.accelerator().clone());
         let ram = machine.ram().clone();
@@ -444,6 +452,7 @@ impl Worker {
             }
             Command::PowerButton => self.machine.press_power_button(),
             Command::Look => {}
+            Command::Arrived => self.machine.arrive(),
             Command::Quit => return Err(Over::Ended(End::Quit)),
             Command::Gone => return Err(Over::Gone),
         }
@@ -452,6 +461,7 @@ impl Worker {
 
     fn run_once(&mut self) -> Result<(), Over> {
         self.feed();
+        self.machine.receive_frames();
         let started = Instant::now();
         let stop = self.machine.run(LOOK_EVERY);
         let took = started.elapsed();

@@ -35,6 +35,7 @@ fn everything() -> MachineConfig {
         },
         VirtioKind::Rng { id: "rng0".into(), source: RngSource::Host },
         VirtioKind::Console { id: "con0".into() },
+        VirtioKind::Net { id: "net0".into(), mac: [2, 0, 0, 0, 0, 1] },
     ] {
         config.plug(kind).unwrap();
     }

@@ -34,7 +34,7 @@ pub struct VirtioMmioState {
     pub interrupt_status: u8,
     /// Generation of the configuration space.
     pub config_generation: u32,
-    /// Configuration space; the destination must have the same.
+    /// Configuration space; the destination must have the same, but for what the device changes.
     #[vmstate(max = 256)]
     pub config: Vec<u8>,
     /// The queues.
@@ -182,6 +182,17 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     /// True while the driver may expect its requests to be served.
     fn runs(&self) -> bool {
         self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+    }
+
+    /// True if the driver runs and has agreed on all of these features.
+    pub(super) fn driver_agreed(&self, features: u64) -> bool {
+        self.runs() && self.driver_features & features == features
+    }
+
+    /// Tells the driver that the configuration space has changed (section 2.5).
+    pub(super) fn config_changed(&mut self) {
+        self.config_generation = self.config_generation.wrapping_add(1);
+        self.interrupt_status |= INTERRUPT_CONFIG;
     }
 
     fn selected(&self) -> Option<&Virtqueue> {
@@ -435,7 +446,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
                 "features {device_features:#x} were offered, here they are {offered:#x}"
             )));
         }
-        if config != self.device.config() {
+        if !self.device.takes_config(config) {
             return Err(self.refusal("configuration space differs"));
         }
         if *status & !(DRIVER_BITS | NEEDS_RESET) != 0 {

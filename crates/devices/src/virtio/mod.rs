@@ -9,9 +9,12 @@ mod block;
 mod console;
 mod disk;
 mod mmio;
+mod net;
+mod net_backend;
 mod queue;
 mod registers;
 mod rng;
+mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +27,11 @@ pub use disk::{BlockBackend, FileDisk, SECTOR_SIZE};
 pub use mmio::{
     EmptySlot, VIRTIO_MMIO_SIZE, VirtioMmio, VirtioMmioState, VirtioSlot, virtio_section_name,
 };
+pub use net::{FRAME_MAX, VirtioNet, VirtioNetState};
+pub use net_backend::{NetBackend, NullNet};
 pub use queue::{Chain, QueueError, QueueState, Virtqueue};
 pub use rng::{RngKind, RngSource, VirtioRng, VirtioRngState};
+pub use tap::Tap;
 
 /// Largest size of every queue.
 pub const QUEUE_SIZE_MAX: u16 = 256;
@@ -46,6 +52,11 @@ pub trait VirtioDevice: Send {
 
     /// The configuration space.
     fn config(&self) -> &[u8];
+
+    /// Whether a saved configuration space is one that this device can have.
+    fn takes_config(&self, saved: &[u8]) -> bool {
+        saved == self.config()
+    }
 
     /// The driver has made requests available in the queue of this index. All that are taken from
     /// a queue are given back before this returns.

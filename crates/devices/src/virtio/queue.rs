@@ -282,6 +282,12 @@ impl Virtqueue {
         if ended { Ok(Some(chain)) } else { Err(QueueError::Endless { head }) }
     }
 
+    /// Leaves the request that was taken last in the ring after all, as if it had not been looked
+    /// at.
+    pub(super) fn put_back(&mut self, _chain: Chain) {
+        self.ring.set_next_avail(self.ring.next_avail().wrapping_sub(1));
+    }
+
     /// Gives a request back to the driver, with the number of bytes that were written from the
     /// start of its device-writable part on.
     ///

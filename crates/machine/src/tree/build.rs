@@ -25,8 +25,9 @@ const VIRTIO_MMIO: &str = "virtio,mmio";
 pub(super) const BLOCK: &str = "ferry,virtio-block";
 pub(super) const RNG: &str = "ferry,virtio-rng";
 pub(super) const CONSOLE: &str = "ferry,virtio-console";
+pub(super) const NET: &str = "ferry,virtio-net";
 /// The virtio devices that there are.
-pub(super) const VIRTIO_DEVICES: [&str; 3] = [BLOCK, RNG, CONSOLE];
+pub(super) const VIRTIO_DEVICES: [&str; 4] = [BLOCK, RNG, CONSOLE, NET];
 pub(super) const CLOCK_HOST: &str = "ferry,clock-host";
 pub(super) const CLOCK_ICOUNT: &str = "ferry,clock-icount";
 /// The clocks that there are.
@@ -210,6 +211,7 @@ fn virtio_node(device: &VirtioDevice) -> Node {
         VirtioKind::Block { .. } => BLOCK,
         VirtioKind::Rng { .. } => RNG,
         VirtioKind::Console { .. } => CONSOLE,
+        VirtioKind::Net { .. } => NET,
     };
     let pin = board::virtio_gsi(*slot) - board::IOAPIC_1_GSI;
     let region = board::virtio_region(*slot);
@@ -233,6 +235,8 @@ fn virtio_node(device: &VirtioDevice) -> Node {
             RngSource::Seeded { seed } => node.with_u64("ferry,seed", *seed),
         },
         VirtioKind::Console { id: _ } => node,
+        // Bytes, as in the binding of all Ethernet devices.
+        VirtioKind::Net { id: _, mac } => node.with("local-mac-address", *mac),
     }
 }
 

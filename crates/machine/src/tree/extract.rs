@@ -10,7 +10,7 @@ use crate::machine_type::MachineType;
 use crate::uuid::parse_uuid;
 
 use super::build::{
-    BLOCK, CLOCK_HOST, CLOCK_ICOUNT, CONSOLE, HPET_NODE_PREFIX, MEMORY_NODE, RNG, SERIAL_NODE,
+    BLOCK, CLOCK_HOST, CLOCK_ICOUNT, CONSOLE, HPET_NODE_PREFIX, MEMORY_NODE, NET, RNG, SERIAL_NODE,
     TYPE_PREFIX, VIRTIO_NODE_PREFIX, virtio_node_name,
 };
 
@@ -133,6 +133,13 @@ fn virtio_kind(device: &Place) -> Result<VirtioKind, MachineError> {
             },
         }),
         CONSOLE => Ok(VirtioKind::Console { id: id()? }),
+        NET => Ok(VirtioKind::Net {
+            id: id()?,
+            mac: device
+                .value("local-mac-address")?
+                .try_into()
+                .map_err(|_| device.malformed("local-mac-address", "six bytes"))?,
+        }),
         unknown => Err(MachineError::UnknownDevice {
             path: device.path.clone(),
             compatible: unknown.to_owned(),

@@ -22,6 +22,7 @@
 //! | virtio device, slot | `/soc/virtio@ADDRESS` | first string of `compatible`; the address |
 //! | virtio device's name | `/soc/virtio@ADDRESS` | `ferry,id` |
 //! | disk | `/soc/virtio@ADDRESS` | `ferry,sectors` (64 bits), `ferry,serial` if not empty, `ferry,read-only` |
+//! | network device | `/soc/virtio@ADDRESS` | `local-mac-address` (six bytes) |
 //! | entropy source | `/soc/virtio@ADDRESS` | `ferry,seed` (64 bits) if seeded |
 //!
 //! All the rest follows from the machine type and is checked; `tests/golden/ferry-1.dts` shows a

@@ -35,6 +35,7 @@ pub fn full() -> MachineConfig {
         block("disk1", "", true),
         VirtioKind::Rng { id: "rng0".into(), source: RngSource::Seeded { seed: u64::MAX } },
         VirtioKind::Console { id: "con0".into() },
+        VirtioKind::Net { id: "net0".into(), mac: [0x02, 0, 0x5e, 0x10, 0, 0xff] },
     ] {
         config.plug(kind).unwrap();
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{
-    AcceleratorOffer, CpuModelOffer, Difference, DiskOffer, HostOffer, MachineConfig, MachineType,
-    TscOffer, check,
+    AcceleratorOffer, ClockMode, CpuModelOffer, Difference, DiskOffer, HostOffer, MachineConfig,
+    MachineType, NetOffer, TscOffer, check,
 };
 
 use crate::common;
@@ -25,6 +25,7 @@ fn host() -> HostOffer {
         disks: BTreeMap::from([("disk0".into(), disk(true)), ("disk1".into(), disk(false))]),
         serial_ports: BTreeSet::from(["com1".into()]),
         consoles: BTreeSet::from(["con0".into(), "con1".into()]),
+        nets: BTreeMap::from([("net0".into(), NetOffer::Null)]),
     }
 }
 
@@ -42,7 +43,7 @@ fn a_host_that_has_everything_is_good() {
 #[test]
 fn each_lack_has_its_sentence() {
     type Change = fn(&mut MachineConfig, &mut HostOffer);
-    let cases: [(Change, &str); 22] = [
+    let cases: [(Change, &str); 25] = [
         (
             |_, host| host.machine_types.clear(),
             "machine type \"ferry-1\" is unknown here; known: none",
@@ -133,6 +134,19 @@ fn each_lack_has_its_sentence() {
             |_, host| assert!(host.serial_ports.insert("com2".into())),
             "serial.com2: this host configuration names it, and the machine has none",
         ),
+        (
+            |_, host| assert!(host.nets.remove("net0").is_some()),
+            "net0: this host configuration names no back end for the network device",
+        ),
+        (
+            |_, host| assert!(host.nets.insert("net0".into(), NetOffer::Network).is_some()),
+            "net0: an icount machine needs the null back end: frames of a network would make no \
+             run like another",
+        ),
+        (
+            |_, host| assert!(host.nets.insert("net1".into(), NetOffer::Null).is_none()),
+            "net.net1: this host configuration names it, and the machine has none",
+        ),
         (|config, _| config.cpus.count = 0, "cpus: 0 is not 1 to 16"),
     ];
     for (change, sentence) in cases {
@@ -166,6 +180,15 @@ fn a_machine_with_its_hosts_processor_goes_to_the_like() {
         host.accelerator.host_cpuid = Some([1; 32]);
     };
     assert_eq!(differences(same), [""; 0]);
+}
+
+#[test]
+fn a_machine_on_the_hosts_clock_may_have_a_network() {
+    let networked = |config: &mut MachineConfig, host: &mut HostOffer| {
+        config.clock = ClockMode::Host;
+        host.nets.insert("net0".into(), NetOffer::Network);
+    };
+    assert_eq!(differences(networked), [""; 0]);
 }
 
 #[test]

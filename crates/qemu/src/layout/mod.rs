@@ -40,11 +40,13 @@ pub fn virtio_device(kind: &VirtioKind) -> &'static str {
         VirtioKind::Block { .. } => "virtio-blk",
         VirtioKind::Rng { .. } => "virtio-rng",
         VirtioKind::Console { .. } => "virtio-console",
+        VirtioKind::Net { .. } => "virtio-net",
     }
 }
 
 /// The sections of a QEMU microvm with this configuration, in the order in which QEMU 7.2 writes
-/// them. A virtio console is not among them: what QEMU's sends is not known here.
+/// them. A virtio console and a network device are not among them: what QEMU's sends is not known
+/// here.
 pub fn layouts(config: &MachineConfig) -> Vec<Layout> {
     let mut layouts = Vec::new();
     let mut add = |name: &str, instance: u32, schema: Schema| {
@@ -74,7 +76,7 @@ pub fn layouts(config: &MachineConfig) -> Vec<Layout> {
         let schema = match &device.kind {
             VirtioKind::Block { .. } => VirtioBlockLayout::schema(),
             VirtioKind::Rng { .. } => VirtioRngLayout::schema(),
-            VirtioKind::Console { .. } => continue,
+            VirtioKind::Console { .. } | VirtioKind::Net { .. } => continue,
         };
         add(&virtio_section(device.slot, virtio_device(&device.kind)), 0, schema);
     }

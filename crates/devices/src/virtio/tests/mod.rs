@@ -4,6 +4,7 @@
 mod block;
 mod console;
 mod malformed;
+mod net;
 mod rng;
 mod transport;
 
