@@ -90,16 +90,19 @@ fn move_away(
     }
 }
 
-/// Twenty moves in a row, with or without the loss of links.
-fn moves_and_goes_on(config: &MachineConfig, accel: AcceleratorChoice, cutting: bool) {
-    let host = HostConfig { accel, ..HostConfig::default() };
+/// Twenty moves in a row from one of these accelerators to the next, with or without the loss of
+/// links.
+fn moves_and_goes_on(config: &MachineConfig, accels: &[AcceleratorChoice], cutting: bool) {
+    let hosts: Vec<HostConfig> =
+        accels.iter().map(|accel| HostConfig { accel: *accel, ..HostConfig::default() }).collect();
     let printed = Printed::default();
     let mut random = Random(u64::from(config.cpus.count));
-    let mut vm = start(config, 0, &host, &printed);
+    let mut vm = start(config, 0, &hosts[0], &printed);
     let (mut late, mut cuts) = (0, 0);
     for turn in 0..20 {
+        let host = &hosts[(turn as usize + 1) % hosts.len()];
         printed.wait_for_rounds(1);
-        let moved = match move_away(&vm, &host, &printed, &after(turn % 2)) {
+        let moved = match move_away(&vm, host, &printed, &after(turn % 2)) {
             Ok(moved) => moved,
             // The guest had stored to nothing since the last round.
             Err(arrived) => {
@@ -176,14 +179,14 @@ fn on_the_host_clock(cpus: u32) -> MachineConfig {
 #[test]
 fn a_guest_goes_twenty_times_before_its_memory() {
     if possible() {
-        moves_and_goes_on(&on_the_host_clock(1), AcceleratorChoice::Soft, false);
+        moves_and_goes_on(&on_the_host_clock(1), &[AcceleratorChoice::Soft], false);
     }
 }
 
 #[test]
 fn a_guest_with_two_vcpus_goes_twenty_times_before_its_memory() {
     if possible() {
-        moves_and_goes_on(&on_the_host_clock(2), AcceleratorChoice::Soft, false);
+        moves_and_goes_on(&on_the_host_clock(2), &[AcceleratorChoice::Soft], false);
     }
 }
 
@@ -191,7 +194,7 @@ fn a_guest_with_two_vcpus_goes_twenty_times_before_its_memory() {
 fn links_are_lost_and_the_guest_finds_every_page_right() {
     if possible() {
         for cpus in [1, 2] {
-            moves_and_goes_on(&on_the_host_clock(cpus), AcceleratorChoice::Soft, true);
+            moves_and_goes_on(&on_the_host_clock(cpus), &[AcceleratorChoice::Soft], true);
         }
     }
 }
@@ -209,7 +212,9 @@ fn on_kvm_too() {
         config.cpus.promise_tsc = false;
         config.cpus.promise_cpuid = false;
         for cutting in [false, true] {
-            moves_and_goes_on(&config, AcceleratorChoice::Kvm, cutting);
+            moves_and_goes_on(&config, &[AcceleratorChoice::Kvm], cutting);
+            let both = [AcceleratorChoice::Soft, AcceleratorChoice::Kvm];
+            moves_and_goes_on(&config, &both, cutting);
         }
     }
 }
