@@ -6,5 +6,7 @@
 pub mod compare;
 pub mod layout;
 pub mod receive;
+pub mod send;
 mod source;
+pub mod translate;
 pub mod walk;

@@ -201,12 +201,22 @@ fn size(ty: &Type, value: &Value) -> usize {
         Type::Array { element, length: _ } => items(element, value),
         Type::List { element, max: _ } => 4 + items(element, value),
         Type::Struct(schema) => match value {
-            Value::Struct(values) => schema
-                .fields_of(values.version)
-                .zip(&values.fields)
-                .map(|(field, (_, value))| size(&field.ty, value))
-                .sum(),
+            Value::Struct(values) => body_size(schema, values),
             _ => 0,
         },
     }
+}
+
+/// Bytes of a structure with its subsections.
+fn body_size(schema: &Schema, values: &StructValue) -> usize {
+    let fields = schema
+        .fields_of(values.version)
+        .zip(&values.fields)
+        .map(|(field, (_, value))| size(&field.ty, value));
+    let subsections = values.subsections.iter().map(|(name, value)| {
+        let of = schema.subsections().iter().find(|of| of.full_name == *name);
+        // Mark, length of the name, name, version.
+        of.map_or(0, |of| 1 + 1 + name.len() + 4 + body_size(&of.schema, value))
+    });
+    fields.chain(subsections).sum()
 }

@@ -36,6 +36,27 @@ fn check(state: &RtcState) -> Result<(), Invalid> {
 }
 
 impl RtcState {
+    /// Whether the time of day goes on.
+    pub fn runs(&self) -> bool {
+        clock_runs(&self.cmos)
+    }
+
+    /// Makes the time registers show this second since 1970, as those of a clock that runs do.
+    pub fn show(&mut self, second: i64) {
+        self.second = second;
+        show_time(&mut self.cmos, second);
+    }
+
+    /// The first second after this one at which the alarm goes off, if it ever does.
+    pub fn next_alarm(&self, after: i64) -> Option<i64> {
+        next_alarm(&self.cmos, after)
+    }
+
+    /// Ticks of 32,768 Hz between periodic interrupts, if the registers ask for them.
+    pub fn periodic_ticks(&self) -> Option<u64> {
+        periodic_ticks(&self.cmos)
+    }
+
     pub(super) fn base(&self) -> i128 {
         i128::from(self.base_seconds) * NANOSECONDS + i128::from(self.base_nanoseconds)
     }

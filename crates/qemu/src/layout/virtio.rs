@@ -20,10 +20,10 @@ pub struct VirtioQueueLayout {
     pub last_avail: u16,
 }
 
-/// Section of a virtio entropy source.
+/// What every virtio section begins with.
 #[derive(Clone, Debug, PartialEq, Eq, VmState)]
-#[vmstate(name = "virtio", version = 1)]
-pub struct VirtioRngLayout {
+#[vmstate(name = "virtio-head", version = 1)]
+pub struct VirtioHeadLayout {
     /// Which word of the offered features is read.
     pub host_features_select: u32,
     /// Which word of the driver's features is written.
@@ -44,6 +44,12 @@ pub struct VirtioRngLayout {
     /// The queues.
     #[vmstate(max = 64)]
     pub queues: Vec<VirtioQueueLayout>,
+}
+
+/// What every virtio section ends with.
+#[derive(Clone, Debug, PartialEq, Eq, VmState)]
+#[vmstate(name = "virtio", version = 1)]
+pub struct VirtioTailLayout {
     /// There unless little-endian as the target.
     #[vmstate(subsection = "device_endian")]
     pub device_endian: Option<EndianLayout>,
@@ -70,56 +76,32 @@ pub struct VirtioRngLayout {
     pub disabled: Option<DisabledLayout>,
 }
 
+/// Section of a virtio entropy source.
+#[derive(Clone, Debug, PartialEq, Eq, VmState)]
+#[vmstate(name = "virtio-rng", version = 1)]
+pub struct VirtioRngLayout {
+    /// Transport and queues.
+    pub head: VirtioHeadLayout,
+    /// What does not always come.
+    pub tail: VirtioTailLayout,
+}
+
 /// Section of a virtio disk.
 #[derive(Clone, Debug, PartialEq, Eq, VmState)]
-#[vmstate(name = "virtio", version = 2, minimum_version = 2, validate = "VirtioBlockLayout::check")]
+#[vmstate(
+    name = "virtio-blk",
+    version = 2,
+    minimum_version = 2,
+    validate = "VirtioBlockLayout::check"
+)]
 pub struct VirtioBlockLayout {
-    /// Which word of the offered features is read.
-    pub host_features_select: u32,
-    /// Which word of the driver's features is written.
-    pub guest_features_select: u32,
-    /// Page size of the legacy transport, as a power of two.
-    pub guest_page_shift: u32,
-    /// Device status.
-    pub status: u8,
-    /// Interrupt status.
-    pub isr: u8,
-    /// Selected queue.
-    pub queue_select: u16,
-    /// The driver's features, low half.
-    pub features: u32,
-    /// Configuration space.
-    #[vmstate(max = 256)]
-    pub config: Vec<u8>,
-    /// The queues.
-    #[vmstate(max = 64)]
-    pub queues: Vec<VirtioQueueLayout>,
-    /// A request in flight follows; QEMU finishes them before it saves, unless the host's disk has failed.
+    /// Transport and queues.
+    pub head: VirtioHeadLayout,
+    /// A request in flight follows; QEMU finishes them before it saves, unless the host's disk has
+    /// failed.
     pub in_flight: u8,
-    /// There unless little-endian as the target.
-    #[vmstate(subsection = "device_endian")]
-    pub device_endian: Option<EndianLayout>,
-    /// There if the device offers features above bit 31.
-    #[vmstate(subsection = "64bit_features")]
-    pub features64: Option<FeaturesLayout>,
-    /// There if the device offers virtio 1.
-    #[vmstate(subsection = "virtqueues")]
-    pub virtqueues: Option<RingsLayout>,
-    /// There if queues have another size than at reset.
-    #[vmstate(subsection = "ringsize")]
-    pub ringsize: Option<RingSizesLayout>,
-    /// There once the driver has broken a rule.
-    #[vmstate(subsection = "broken")]
-    pub broken: Option<BrokenLayout>,
-    /// There if the transport has more to say.
-    #[vmstate(subsection = "extra_state")]
-    pub extra_state: Option<ExtraLayout>,
-    /// There while the driver runs.
-    #[vmstate(subsection = "started")]
-    pub started: Option<StartedLayout>,
-    /// There if the device is disabled.
-    #[vmstate(subsection = "disabled")]
-    pub disabled: Option<DisabledLayout>,
+    /// What does not always come.
+    pub tail: VirtioTailLayout,
 }
 
 impl VirtioBlockLayout {

@@ -1,0 +1,288 @@
+//! virtio devices on the MMIO transport of virtio 1.
+
+use devices::virtio::{QueueState, RngKind, VirtioBlockState, VirtioMmioState, VirtioRngState};
+use machine::{RngSource, VirtioDevice, VirtioKind};
+use vmstate::{SavedSection, VmState};
+
+use super::{Reason, TranslateError, decode, failed, require};
+use crate::layout::*;
+
+const NEEDS_RESET: u8 = 0x40;
+const DRIVER_OK: u8 = 0x04;
+/// The page size of a transport whose driver is one of virtio 1, as a power of two: it was never
+/// set.
+const NO_PAGE_SHIFT: u32 = 0;
+/// Sizes of QEMU's queues out of reset.
+const BLOCK_RING: u32 = 256;
+const RNG_RING: u32 = 8;
+
+/// Features that QEMU 7.2 offers for a disk with its defaults; its stream does not say.
+pub const BLOCK_FEATURES: u64 = 0x101_3000_6e54;
+/// The same for an entropy source.
+pub const RNG_FEATURES: u64 = 0x101_3000_0000;
+
+fn queue_from_qemu(
+    index: usize,
+    legacy: &VirtioQueueLayout,
+    rings: &RingAddressesLayout,
+    mmio: &MmioQueueLayout,
+    used_index: &dyn Fn(u64) -> Option<u16>,
+    broken: bool,
+) -> Result<QueueState, Reason> {
+    let of = |what: &str| format!("queue {index}: {what}");
+    let address = |[low, high]: [u32; 2]| u64::from(high) << 32 | u64::from(low);
+    let ready = match mmio.enabled {
+        0 => false,
+        1 => true,
+        _ => return Err(of("enabled is neither 0 nor 1")),
+    };
+    let size = |value: u32| u16::try_from(value).map_err(|_| of("num has more than 16 bits"));
+    let written = (address(mmio.desc), address(mmio.avail), address(mmio.used));
+    let (descriptors, available, used) =
+        if ready { (legacy.desc, rings.avail, rings.used) } else { written };
+    require(!ready || written == (descriptors, available, used), of("its rings are given twice"))?;
+    let next_used = match ready {
+        false => 0,
+        true => used_index(used).ok_or_else(|| of("its used ring is not in memory"))?,
+    };
+    require(
+        broken || !ready || next_used == legacy.last_avail,
+        of("a request is in flight, which QEMU's stream does not carry"),
+    )?;
+    Ok(QueueState {
+        size: if ready { size(legacy.num)? } else { mmio.num },
+        ready,
+        descriptor_table: descriptors,
+        available_ring: available,
+        used_ring: used,
+        next_available: legacy.last_avail,
+        next_used,
+        // QEMU looks at the ring again after every load.
+        unfinished: false,
+    })
+}
+
+fn transport_from_qemu(
+    head: VirtioHeadLayout,
+    tail: &VirtioTailLayout,
+    offered: u64,
+    used_index: &dyn Fn(u64) -> Option<u16>,
+) -> Result<VirtioMmioState, Reason> {
+    let VirtioHeadLayout {
+        host_features_select,
+        guest_features_select,
+        guest_page_shift,
+        status,
+        isr,
+        queue_select,
+        features,
+        config,
+        queues,
+    } = head;
+    let VirtioTailLayout {
+        device_endian,
+        features64,
+        virtqueues,
+        // What a queue has after a reset, which is the device's own.
+        ringsize: _,
+        broken,
+        extra_state,
+        // Follows from the status.
+        started: _,
+        disabled,
+    } = tail;
+    let state = extra_state.as_ref().and_then(|extra| extra.state.as_ref());
+    let (Some(state), Some(rings), NO_PAGE_SHIFT) = (state, virtqueues, guest_page_shift) else {
+        return Err(
+            "the device has the legacy transport, which is not supported: start QEMU with \
+                    -global virtio-mmio.force-legacy=false"
+                .to_owned(),
+        );
+    };
+    require(device_endian.is_none(), "subsection virtio/device_endian: it is big-endian")?;
+    require(disabled.is_none(), "subsection virtio/disabled: the device is disabled")?;
+    let broken = broken.as_ref().is_some_and(|BrokenLayout { value }| *value != 0);
+    let MmioLayout { guest_features, queues: mmio } = state;
+    let [low, high] = *guest_features;
+    let agreed = features64.as_ref().map_or(features.into(), |FeaturesLayout { value }| *value);
+    require(agreed as u32 == features, "subsection virtio/64bit_features contradicts features")?;
+    let written = u64::from(high) << 32 | u64::from(low);
+    // Before the driver has agreed only the transport knows what it writes.
+    let driver_features = if status & 0x08 != 0 { agreed } else { written };
+    require(offered & driver_features == driver_features, "a feature that is not offered")?;
+    let mut into = Vec::with_capacity(queues.len());
+    for (index, legacy) in queues.iter().enumerate() {
+        let (rings, mmio) = (&rings.queues[index], &mmio[index]);
+        into.push(queue_from_qemu(index, legacy, rings, mmio, used_index, broken)?);
+    }
+    Ok(VirtioMmioState {
+        device_features: offered,
+        device_features_select: host_features_select,
+        driver_features,
+        driver_features_select: guest_features_select,
+        queue_select: queue_select.into(),
+        status: status | if broken { NEEDS_RESET } else { 0 },
+        interrupt_status: isr,
+        config_generation: 0,
+        config,
+        queues: into,
+    })
+}
+
+/// The section of a device, from QEMU's.
+pub(super) fn from_qemu(
+    sections: &[SavedSection],
+    device: &VirtioDevice,
+    used_index: &dyn Fn(u64) -> Option<u16>,
+) -> Result<SavedSection, TranslateError> {
+    let name = virtio_section(device.slot, virtio_device(&device.kind));
+    match &device.kind {
+        VirtioKind::Block { .. } => {
+            let layout: VirtioBlockLayout = decode(sections, &name, 0)?;
+            let VirtioBlockLayout { head, in_flight: _, tail } = layout;
+            let transport = transport_from_qemu(head, &tail, BLOCK_FEATURES, used_index)
+                .map_err(failed(&name, 0))?;
+            Ok(SavedSection::encode(name, 0, &VirtioBlockState { transport }))
+        }
+        VirtioKind::Rng { source, .. } => {
+            let layout: VirtioRngLayout = decode(sections, &name, 0)?;
+            let VirtioRngLayout { head, tail } = layout;
+            let fail = failed(&name, 0);
+            if *source != RngSource::Host {
+                return Err(fail("QEMU's entropy comes from the host".to_owned()));
+            }
+            let transport =
+                transport_from_qemu(head, &tail, RNG_FEATURES, used_index).map_err(fail)?;
+            let state = VirtioRngState { transport, kind: RngKind::Host, generator: [0; 4] };
+            Ok(SavedSection::encode(name, 0, &state))
+        }
+        VirtioKind::Net { .. } | VirtioKind::Console { .. } => Err(none(&name)),
+    }
+}
+
+fn none(name: &str) -> TranslateError {
+    failed(name, 0)("a device of this type has no translation".to_owned())
+}
+
+fn table<T: Clone, const N: usize>(first: Vec<T>, rest: T) -> [T; N] {
+    std::array::from_fn(|index| first.get(index).cloned().unwrap_or_else(|| rest.clone()))
+}
+
+fn transport_to_qemu(
+    state: &VirtioMmioState,
+    offered: u64,
+    ring: u32,
+) -> Result<(VirtioHeadLayout, VirtioTailLayout), Reason> {
+    let VirtioMmioState {
+        device_features,
+        device_features_select,
+        driver_features,
+        driver_features_select,
+        queue_select,
+        status,
+        interrupt_status,
+        config_generation: _,
+        config,
+        queues,
+    } = state;
+    require(
+        *device_features == offered,
+        format!(
+            "features {device_features:#x} were offered to the guest; QEMU offers {offered:#x}"
+        ),
+    )?;
+    let words = |address: u64| [address as u32, (address >> 32) as u32];
+    let mut legacy = Vec::new();
+    let (mut rings, mut mmio) = (Vec::new(), Vec::new());
+    for queue in queues {
+        let QueueState {
+            size,
+            ready,
+            descriptor_table,
+            available_ring,
+            used_ring,
+            next_available,
+            // In guest memory.
+            next_used: _,
+            // QEMU looks at the ring after every load.
+            unfinished: _,
+        } = *queue;
+        let set = |address: u64| if ready { address } else { 0 };
+        legacy.push(VirtioQueueLayout {
+            num: if ready { size.into() } else { ring },
+            align: 4096,
+            desc: set(descriptor_table),
+            last_avail: next_available,
+        });
+        rings.push(RingAddressesLayout { avail: set(available_ring), used: set(used_ring) });
+        mmio.push(MmioQueueLayout {
+            num: size,
+            enabled: ready.into(),
+            desc: words(descriptor_table),
+            avail: words(available_ring),
+            used: words(used_ring),
+        });
+    }
+    let none = RingAddressesLayout { avail: 0, used: 0 };
+    let nothing = MmioQueueLayout { num: 0, enabled: 0, desc: [0; 2], avail: [0; 2], used: [0; 2] };
+    let sizes = table(vec![ring; queues.len()], 0);
+    let broken = status & NEEDS_RESET != 0;
+    let head = VirtioHeadLayout {
+        host_features_select: *device_features_select,
+        guest_features_select: *driver_features_select,
+        guest_page_shift: NO_PAGE_SHIFT,
+        status: status & !NEEDS_RESET,
+        isr: *interrupt_status,
+        queue_select: u16::try_from(*queue_select).map_err(|_| "queue_select is out of range")?,
+        features: *driver_features as u32,
+        config: config.clone(),
+        queues: legacy,
+    };
+    let tail = VirtioTailLayout {
+        device_endian: None,
+        features64: Some(FeaturesLayout { value: *driver_features }),
+        virtqueues: Some(RingsLayout { queues: table(rings, none) }),
+        ringsize: Some(RingSizesLayout { sizes }),
+        broken: broken.then_some(BrokenLayout { value: 1 }),
+        extra_state: Some(ExtraLayout {
+            state: Some(MmioLayout {
+                guest_features: words(*driver_features),
+                queues: table(mmio, nothing),
+            }),
+        }),
+        started: (status & DRIVER_OK != 0).then_some(StartedLayout { value: 1 }),
+        disabled: None,
+    };
+    Ok((head, tail))
+}
+
+/// QEMU's section of a device.
+pub(super) fn to_qemu(
+    sections: &[SavedSection],
+    device: &VirtioDevice,
+) -> Result<SavedSection, TranslateError> {
+    let name = virtio_section(device.slot, virtio_device(&device.kind));
+    match &device.kind {
+        VirtioKind::Block { .. } => {
+            let VirtioBlockState { transport } = decode(sections, &name, 0)?;
+            let (head, tail) = transport_to_qemu(&transport, BLOCK_FEATURES, BLOCK_RING)
+                .map_err(failed(&name, 0))?;
+            let layout = VirtioBlockLayout { head, in_flight: 0, tail };
+            Ok(encoded(name, &layout))
+        }
+        VirtioKind::Rng { .. } => {
+            let VirtioRngState { transport, kind, generator: _ } = decode(sections, &name, 0)?;
+            if kind != RngKind::Host {
+                return Err(failed(&name, 0)("QEMU has no seeded entropy".to_owned()));
+            }
+            let (head, tail) =
+                transport_to_qemu(&transport, RNG_FEATURES, RNG_RING).map_err(failed(&name, 0))?;
+            Ok(encoded(name, &VirtioRngLayout { head, tail }))
+        }
+        VirtioKind::Net { .. } | VirtioKind::Console { .. } => Err(none(&name)),
+    }
+}
+
+fn encoded<T: VmState>(name: String, layout: &T) -> SavedSection {
+    SavedSection::encode(name, 0, layout)
+}

@@ -1,0 +1,227 @@
+//! States that QEMU 7.2 saved, in Ferry's terms and back.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::Cursor;
+
+use common::{Pages, golden, microvm};
+use cpu::{Activity, CpuState, Segment};
+use devices::virtio::{VirtioBlockState, VirtioRngState};
+use devices::{I8254, I8254State, IoApic, IoApicState, Lapic, LapicState, PicPair, Rtc, RtcState};
+use machine::MachineConfig;
+use qemu::layout::layouts;
+use qemu::receive::receive;
+use qemu::send::Sender;
+use qemu::translate::{Instant, Received, from_qemu, to_qemu};
+use qemu::walk::walk;
+use vmstate::{SavedSection, VmState};
+
+/// What a wall clock shows when the streams are received: some time after they were sent.
+const WALL_NS: i64 = 1_795_500_000_250_000_000;
+
+fn received(name: &str) -> (MachineConfig, Vec<SavedSection>, Result<Received, String>) {
+    let config = microvm(name);
+    let mut memory = Pages::default();
+    let sections = receive(&golden(name)[..], &layouts(&config), &mut memory).unwrap();
+    let translated = from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring));
+    (config, sections, translated.map_err(|error| error.to_string()))
+}
+
+fn state<T: VmState>(from: &[SavedSection], name: &str, instance: u32) -> T {
+    let found = from.iter().find(|of| of.name == name && of.instance == instance).unwrap();
+    found.decode().unwrap()
+}
+
+/// The fields in which QEMU's own sections and those that come back differ.
+fn changed(name: &str) -> BTreeSet<String> {
+    let (config, sections, translated) = received(name);
+    let Received { sections: ours, virtual_ns, running } = translated.unwrap();
+    let now = Instant { virtual_ns, wall_ns: WALL_NS };
+    let back = to_qemu(&ours, &config, now, running).unwrap();
+    let layouts = layouts(&config);
+    assert_eq!(back.len(), sections.len());
+    let mut changed = BTreeSet::new();
+    for ((theirs, back), layout) in sections.iter().zip(&back).zip(&layouts) {
+        assert_eq!((&theirs.name, theirs.instance), (&back.name, back.instance));
+        assert_eq!(theirs.version, back.version, "{}", theirs.name);
+        let found = layout.schema.compare(back.version, &theirs.data, &back.data).unwrap();
+        changed.extend(found.iter().map(|of| format!("{}.{}", theirs.name, of.path)));
+    }
+    // A second time nothing is left to change.
+    let again = from_qemu(&back, &config, WALL_NS, &|_| None);
+    let indices = |ring: u64| {
+        let mut memory = Pages::default();
+        receive(&golden(name)[..], &layouts, &mut memory).unwrap();
+        memory.used_index(ring)
+    };
+    assert!(again.is_err(), "the used rings are needed");
+    let again = from_qemu(&back, &config, WALL_NS, &indices).unwrap();
+    assert_eq!(to_qemu(&again.sections, &config, now, running).unwrap(), back);
+    changed
+}
+
+#[test]
+fn a_cpu_is_what_qemu_says_of_it() {
+    for (name, index, running) in [("idle", 0, true), ("linux2", 0, false), ("linux2", 1, false)] {
+        let (_, _, translated) = received(name);
+        let Received { sections, virtual_ns, running: ran } = translated.unwrap();
+        assert_eq!((virtual_ns > 4_000_000_000, ran), (true, running));
+        let cpu: CpuState = state(&sections, "cpu", index);
+        assert!(name != "idle" || cpu.activity == Activity::Halted);
+        assert_eq!(cpu.msrs.efer, 0xd01);
+        let code = cpu.segments[CpuState::CS];
+        assert!(code.is_present() && code.attributes & Segment::LONG != 0);
+        assert_eq!(cpu.tr.attributes & 0xf, 0xb, "the task register is busy");
+        assert_eq!(cpu.x87.tags, 0xffff);
+        assert_eq!(cpu.msrs.machine_check_banks.len(), 10);
+        // Software emulation counts the host's ticks, at 2.6 GHz.
+        let khz = u128::from(cpu.tsc) * 1_000_000 / u128::from(virtual_ns);
+        assert!((2_590_000..2_600_000).contains(&khz), "{khz}");
+    }
+}
+
+#[test]
+fn devices_take_the_states() {
+    for name in ["idle", "linux2"] {
+        let (config, _, translated) = received(name);
+        let Received { sections, virtual_ns, .. } = translated.unwrap();
+        for index in 0..config.cpus.count {
+            let saved: LapicState = state(&sections, "lapic", index);
+            let mut lapic = Lapic::new(index as u8, machine::board::LAPIC_HZ.into());
+            lapic.restore(&saved).unwrap();
+            // Linux's tick: the timer runs, and ends within 4 ms of its last end.
+            let next = lapic.deadline().unwrap();
+            assert!(next + 4_100_000 > virtual_ns && next < virtual_ns + 4_100_000, "{next}");
+        }
+        for index in 0..2 {
+            let saved: IoApicState = state(&sections, "ioapic", index);
+            IoApic::new(0, 24 * index).restore(&saved).unwrap();
+        }
+        let pics = [state(&sections, "i8259", 0), state(&sections, "i8259", 1)];
+        PicPair::new().restore(&pics).unwrap();
+        let saved: I8254State = state(&sections, "i8254", 0);
+        I8254::new().restore(&saved).unwrap();
+        let saved: RtcState = state(&sections, "mc146818rtc", 0);
+        let mut rtc = Rtc::new(0);
+        rtc.restore(&saved).unwrap();
+        // 2026-11-23 in BCD, as the host's clock says.
+        assert_eq!(saved.cmos[7..10], [0x24, 0x11, 0x26]);
+        let disk: VirtioBlockState = state(&sections, "virtio-mmio@00000000feb02e00/virtio-blk", 0);
+        let [queue] = &disk.transport.queues[..] else { panic!("one queue") };
+        assert!(queue.ready && queue.size == 1024 && queue.next_available == queue.next_used);
+        assert_eq!(disk.transport.status, 0xf);
+        assert_eq!(disk.transport.config[..8], 8192u64.to_le_bytes());
+        let entropy: VirtioRngState =
+            state(&sections, "virtio-mmio@00000000feb02c00/virtio-rng", 0);
+        assert!(entropy.transport.queues[0].ready);
+    }
+}
+
+/// What a state loses on its way through Ferry: every field that comes back different, of a guest
+/// that is idle and of one with two CPUs that work.
+#[test]
+fn what_comes_back_to_qemu_differs_where_it_is_said_to() {
+    let allowed = [
+        // The lengths of tables that firmware has used are the destination's own.
+        "fw_cfg.fw_cfg/acpi_mr",
+        // "Look at the APIC."
+        "cpu_common.interrupt_request",
+        // Bits of a descriptor that do not belong to its attributes; the task register is busy.
+        "cpu.segs[",
+        "cpu.tr.flags",
+        // The timer ends at the same instant, and counts from an earlier or later one.
+        "apic.initial_count_load_time",
+        // The output is looked at again at once.
+        "i8254.channels[0].next_transition_time",
+        "i8254.next_transition_time",
+        // A control word that never came is one for both bytes.
+        "i8254.channels[0].read_state",
+        "i8254.channels[0].rw_mode",
+        "i8254.channels[0].write_state",
+        "i8254.channels[1].read_state",
+        "i8254.channels[1].rw_mode",
+        "i8254.channels[1].write_state",
+        // A byte that was written and used; the gate stops the count, which QEMU's does not heed.
+        "i8254.channels[2].write_latch",
+        "i8254.channels[2].count_load_time",
+        // The same bytes in the same order, from another place of the ring.
+        "serial.serial/xmit_fifo.data[",
+        "serial.serial/xmit_fifo.head",
+        // The time is the same, said of another instant.
+        "mc146818rtc.",
+    ];
+    for name in ["idle", "linux2"] {
+        for path in changed(name) {
+            assert!(allowed.iter().any(|allowed| path.starts_with(allowed)), "{name}: {path}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_place_is_refused_by_name() {
+    let (_, _, legacy) = received("linux1");
+    let said = legacy.unwrap_err();
+    assert!(said.contains("virtio-blk") && said.contains("force-legacy=false"), "{said}");
+    let (config, sections, _) = received("idle");
+    let mut memory = Pages::default();
+    receive(&golden("idle")[..], &layouts(&config), &mut memory).unwrap();
+    let refused = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut sections = sections.clone();
+        let found = sections.iter_mut().find(|of| of.name == name).unwrap();
+        change(&mut found.data);
+        from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring))
+            .unwrap_err()
+            .to_string()
+    };
+    // cpu_common: an SMI is pending.
+    let said = refused("cpu_common", &|data| data[7] |= 0x40);
+    assert!(said.contains("interrupt_request 0x40: an SMI"), "{said}");
+    // cpu: hflags are behind 18 registers of 8 bytes.
+    let said = refused("cpu", &|data| data[18 * 8 + 3] ^= 0x80);
+    assert!(said.contains("hflags") && said.contains("disagrees"), "{said}");
+    let said = refused("acpi-ged", &|data| data[27] = 1);
+    assert!(said.contains("a memory slot is selected"), "{said}");
+    let said = refused("serial", &|data| data[4] = 0xc4);
+    assert!(said.contains("iir is 0xc4"), "{said}");
+    let said = refused("globalstate", &|data| {
+        data[3] = 12;
+        data[4..16].copy_from_slice(b"guest-panic\0");
+    });
+    assert!(said.contains("run state \"guest-panic\" is not supported"), "{said}");
+    let said = refused("timer", &|data| data[16] = 0x80);
+    assert!(said.contains("cpu_clock_offset is negative"), "{said}");
+    let said = refused("kvm-tpr-opt", &|data| data[20] = 1);
+    assert!(said.contains("firmware has installed a patch"), "{said}");
+    let said = from_qemu(&sections, &config, WALL_NS, &|_| Some(0xfff0)).unwrap_err().to_string();
+    assert!(said.contains("queue 0: a request is in flight"), "{said}");
+}
+
+#[test]
+fn what_is_written_for_qemu_can_be_walked_and_received() {
+    let (config, _, translated) = received("linux2");
+    let Received { sections, virtual_ns, running } = translated.unwrap();
+    let now = Instant { virtual_ns, wall_ns: WALL_NS };
+    let sections = to_qemu(&sections, &config, now, running).unwrap();
+    let layouts = layouts(&config);
+    let blocks = [("microvm.ram".to_owned(), 192 << 20), ("pc.bios".to_owned(), 65536)];
+    let mut sender = Sender::new(Vec::new(), &blocks).unwrap();
+    sender.begin_round(false).unwrap();
+    sender.page(0, 0x2000, &[7; 4096]).unwrap();
+    sender.page(0, 0x3000, &[0; 4096]).unwrap();
+    sender.end_round().unwrap();
+    sender.begin_round(true).unwrap();
+    sender.page(1, 0xf000, &[9; 4096]).unwrap();
+    assert!(sender.page(1, 0x10000, &[9; 4096]).is_err());
+    sender.end_round().unwrap();
+    let bytes = sender.finish(&sections, &layouts).unwrap();
+    let stream = walk(Cursor::new(&bytes)).unwrap();
+    assert!(stream.whole && stream.sections.len() == layouts.len());
+    assert_eq!(stream.blocks[0].records, 2);
+    let again = receive(&bytes[..], &layouts, &mut Pages::default()).unwrap();
+    assert_eq!(again, sections);
+    let mut foreign = sections.clone();
+    foreign[0].name = "hpet".to_owned();
+    let error = Sender::new(Vec::new(), &blocks).unwrap().finish(&foreign, &layouts).unwrap_err();
+    assert!(error.to_string().contains("\"hpet\""), "{error}");
+}
