@@ -246,3 +246,45 @@ fn unsupported(kvm: &Kvm, vcpu: &VcpuFd, model: &CpuModel) -> Result<Vec<String>
     }
     Ok(reasons)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidLeaf {
+        CpuidLeaf { eax, ebx, ecx, edx }
+    }
+
+    #[test]
+    fn what_differs_is_named_feature_by_feature() {
+        let mut reasons = Vec::new();
+        // The model has CX16 and SSE3; the host forces AES and lacks CX16. OSXSAVE does not count.
+        compare(
+            1,
+            0,
+            leaf(1, 0, 1 | 1 << 13, 0),
+            leaf(1, 0, 1 | 1 << 25 | 1 << 27, 0),
+            &mut reasons,
+        );
+        assert_eq!(reasons, ["feature cx16 is missing", "bit aes cannot be masked"]);
+        reasons.clear();
+        compare(4, 2, leaf(5, 0, 0, 0), leaf(6, 0, 0, 0), &mut reasons);
+        assert_eq!(reasons, ["cpuid 0x4.2 eax would be 0x6, not 0x5"]);
+        reasons.clear();
+        compare(7, 0, leaf(0, 0, 0, 0), leaf(0, 1 << 6, 1 << 4, 0), &mut reasons);
+        assert_eq!(reasons, ["bit fdp_excptn_only cannot be masked"]);
+    }
+
+    #[test]
+    fn every_leaf_of_a_model_is_told() {
+        let model = CpuModel::find("qemu64").unwrap();
+        let place = Topology { apic_id: 3, count: 4 };
+        let list = entries(model, place).unwrap();
+        for function in (0..=0xd).chain([0x4000_0000]).chain(0x8000_0000..=0x8000_000a) {
+            for index in 0..2 {
+                let told = find(list.as_slice(), function, index);
+                assert_eq!(told, Some(model.cpuid(function, index, place)), "{function:#x}");
+            }
+        }
+    }
+}

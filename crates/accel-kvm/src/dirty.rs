@@ -48,26 +48,65 @@ impl Ring {
     }
 
     /// Hands every entry to `take` and leaves it collected.
-    #[expect(unsafe_code, reason = "memory that the kernel writes")]
-    fn collect(&mut self, mut take: impl FnMut(u32, u64)) -> bool {
-        let mut any = false;
-        loop {
-            // SAFETY: `next` is below the number of entries that the mapping holds.
-            let entry = unsafe { self.first.add(self.next) };
-            // SAFETY: the flags are an aligned word in the mapping; kernel and process hand the
-            // entry over by it.
-            let flags = unsafe { AtomicU32::from_ptr(&raw mut (*entry).flags) };
-            if flags.load(Ordering::Acquire) & DIRTY == 0 {
-                return any;
+    ///
+    /// A ring keeps some entries in reserve for what a vCPU stores between the instant when it is
+    /// nearly full and its exit. There are hosts whose vCPU stores more than that meanwhile: the
+    /// ring then runs over, its oldest entries are lost, and the kernel's place in it is ahead of
+    /// ours. A ring without a free entry is taken to have run over.
+    fn collect(&mut self, mut take: impl FnMut(u32, u64)) -> Collected {
+        let mut count = 0;
+        while count < self.entries {
+            let Some(ahead) = (0..self.entries).find(|ahead| self.is_dirty(self.next + ahead))
+            else {
+                break;
+            };
+            // What lies before it was collected already, by a place that was wrong.
+            for _ in 0..ahead {
+                self.hand_back(|_, _| {});
             }
-            // SAFETY: while the entry is dirty and not reset, the kernel leaves it alone.
-            let (slot, offset) = unsafe { ((*entry).slot, (*entry).offset) };
-            take(slot & 0xffff, offset);
-            flags.store(RESET, Ordering::Release);
-            self.next = (self.next + 1) % self.entries;
-            any = true;
+            self.hand_back(&mut take);
+            count += ahead + 1;
+        }
+        match count {
+            0 => Collected::Nothing,
+            count if count < self.entries => Collected::All,
+            _ => Collected::RanOver,
         }
     }
+
+    #[expect(unsafe_code, reason = "memory that the kernel writes")]
+    fn flags(&self, index: usize) -> &AtomicU32 {
+        // SAFETY: the index is below the number of entries that the mapping holds.
+        let entry = unsafe { self.first.add(index % self.entries) };
+        // SAFETY: the flags are an aligned word in the mapping, which lives as long as the ring;
+        // kernel and process hand the entry over by it.
+        unsafe { AtomicU32::from_ptr(&raw mut (*entry).flags) }
+    }
+
+    fn is_dirty(&self, index: usize) -> bool {
+        self.flags(index).load(Ordering::Acquire) & DIRTY != 0
+    }
+
+    /// Takes the entry at our place, and hands it back to the kernel.
+    #[expect(unsafe_code, reason = "memory that the kernel writes")]
+    fn hand_back(&mut self, take: impl FnOnce(u32, u64)) {
+        // SAFETY: the place is below the number of entries that the mapping holds.
+        let entry = unsafe { self.first.add(self.next) };
+        // SAFETY: while the entry is not handed back, the kernel leaves it alone.
+        let (slot, offset) = unsafe { ((*entry).slot, (*entry).offset) };
+        take(slot & 0xffff, offset);
+        self.flags(self.next).store(RESET, Ordering::Release);
+        self.next = (self.next + 1) % self.entries;
+    }
+}
+
+/// What a ring held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Collected {
+    Nothing,
+    All,
+    /// It has lost entries.
+    RanOver,
 }
 
 impl Drop for Ring {
@@ -143,11 +182,17 @@ impl DirtyLog {
         let firsts: Vec<RamRegion> = ram.map_or_else(Vec::new, |ram| ram.regions().collect());
         let mut any = false;
         for ring in &mut self.rings {
-            any |= ring.collect(|slot, offset| {
+            let collected = ring.collect(|slot, offset| {
                 if let (Some(ram), Some(region)) = (ram, firsts.get(slot as usize)) {
                     ram.mark_page(region.first_page + offset as usize);
                 }
             });
+            any |= collected != Collected::Nothing;
+            if let (Collected::RanOver, Some(ram)) = (collected, ram) {
+                for page in 0..ram.pages() {
+                    ram.mark_page(page);
+                }
+            }
         }
         if any { calls::reset_dirty_rings(vm) } else { Ok(()) }
     }

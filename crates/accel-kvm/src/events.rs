@@ -106,3 +106,64 @@ pub(crate) fn from(events: &kvm_vcpu_events, shadow: InterruptShadow, state: &mu
     state.nmi_pending = events.nmi.pending != 0 || delivering;
     state.nmi_blocked = events.nmi.masked != 0 && !delivering;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle() -> CpuState {
+        CpuState::at_reset(cpu::CpuModel::find("qemu64").unwrap(), 0)
+    }
+
+    #[test]
+    fn an_exception_that_was_injected_has_its_address_in_cr2() {
+        let mut events = kvm_vcpu_events::default();
+        events.exception.injected = 1;
+        events.exception.nr = PAGE_FAULT;
+        events.exception.has_error_code = 1;
+        events.exception.error_code = 6;
+        let mut state = CpuState { cr2: 0x1234, ..idle() };
+        from(&events, InterruptShadow::None, &mut state);
+        let wanted = PendingEvent {
+            present: true,
+            vector: PAGE_FAULT,
+            software: false,
+            has_error_code: true,
+            error_code: 6,
+            payload: 0x1234,
+        };
+        assert_eq!(state.exception, wanted);
+        // It goes in as one that waits, or as it was where KVM has no payloads.
+        let waiting = to(&state, true).unwrap();
+        assert_eq!((waiting.exception.pending, waiting.exception_payload), (1, 0x1234));
+        let injected = to(&state, false).unwrap();
+        assert_eq!((injected.exception.pending, injected.exception.injected), (0, 1));
+        state.cr2 = 0;
+        assert!(to(&state, false).is_err(), "nowhere to put the address");
+    }
+
+    #[test]
+    fn an_nmi_in_the_middle_of_its_delivery_waits() {
+        let mut events = kvm_vcpu_events::default();
+        events.nmi.injected = 1;
+        events.nmi.masked = 1;
+        let mut state = idle();
+        from(&events, InterruptShadow::None, &mut state);
+        assert!(state.nmi_pending && !state.nmi_blocked);
+    }
+
+    #[test]
+    fn a_shadow_of_no_kind_is_of_the_kind_that_was_set() {
+        let mut events = kvm_vcpu_events::default();
+        events.interrupt.shadow = (KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) as u8;
+        for (set, read) in [
+            (InterruptShadow::None, InterruptShadow::Sti),
+            (InterruptShadow::Sti, InterruptShadow::Sti),
+            (InterruptShadow::MovSs, InterruptShadow::MovSs),
+        ] {
+            let mut state = idle();
+            from(&events, set, &mut state);
+            assert_eq!(state.interrupt_shadow, read);
+        }
+    }
+}

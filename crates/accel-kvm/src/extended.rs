@@ -227,3 +227,73 @@ fn encode_x87(x87: &X87State, area: &mut [u8]) {
         area[at + 10..at + 16].fill(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout { components: vec![(2, 576, 256), (9, 2688, 8)], words: 1024, large: false }
+    }
+
+    fn model() -> &'static cpu::CpuModel {
+        cpu::CpuModel::find("qemu64").unwrap()
+    }
+
+    #[test]
+    fn an_area_of_zeros_is_the_initial_configuration() {
+        let mut state = CpuState::at_reset(model(), 0);
+        state.x87.significands = [7; 8];
+        state.sse.xmm = [[1, 2]; 16];
+        layout().decode(&vec![0; 4096], &mut state);
+        assert_eq!(state.x87, initial_x87());
+        assert_eq!(state.sse, SseState { mxcsr: 0x1f80, xmm: [[0; 2]; 16] });
+        assert!(state.components.is_empty());
+    }
+
+    #[test]
+    fn a_state_goes_into_an_area_and_comes_out() {
+        let mut state = CpuState::at_reset(model(), 0);
+        for top in 0..8 {
+            state.x87.status = top << 11 | 0x4700;
+            state.x87.tags = 0;
+            for physical in 0..8 {
+                let (significand, exponent, tag) = match physical % 4 {
+                    0 => (0, 0x8000, 1),
+                    1 => (1 << 63 | physical as u64, 0x3fff, 0),
+                    2 => (5, 0, 2),
+                    _ => (9, 9, EMPTY),
+                };
+                state.x87.significands[physical] = significand;
+                state.x87.exponents[physical] = exponent;
+                state.x87.tags |= tag << (2 * physical);
+            }
+            state.sse.xmm[15] = [3, u64::MAX];
+            state.components = vec![XsaveComponent { number: 9, bytes: vec![top as u8; 8] }];
+            // What lay there before leaves no trace.
+            let mut area = vec![0xff; 4096];
+            layout().encode(&state, &mut area).unwrap();
+            let mut back = CpuState::at_reset(model(), 0);
+            layout().decode(&area, &mut back);
+            assert_eq!(state, back);
+        }
+    }
+
+    #[test]
+    fn the_top_of_the_stack_is_first_in_the_area() {
+        let mut state = CpuState::at_reset(model(), 0);
+        state.x87.status = 3 << 11;
+        state.x87.significands[3] = 0x1234;
+        let mut area = vec![0; 4096];
+        layout().encode(&state, &mut area).unwrap();
+        assert_eq!(long(&area, STACK), 0x1234);
+    }
+
+    #[test]
+    fn a_component_of_another_length_is_refused() {
+        let mut state = CpuState::at_reset(model(), 0);
+        state.components = vec![XsaveComponent { number: 2, bytes: vec![0; 255] }];
+        let refused = layout().encode(&state, &mut vec![0; 4096]).unwrap_err().to_string();
+        assert!(refused.contains("component 2"), "{refused}");
+    }
+}

@@ -8,8 +8,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
-
 use crate::KvmError;
 
 /// Makes a vCPU leave the guest, from any thread.
@@ -85,20 +83,30 @@ impl Drop for Entered {
 
 /// The first real-time signals are taken by habit; this one is left alone by others.
 pub(crate) fn signal_number() -> libc::c_int {
-    SIGRTMIN() + 5
+    libc::SIGRTMIN() + 5
 }
 
 /// It has nothing to do: that the signal interrupts the call is all.
-extern "C" fn handler(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+extern "C" fn handler(_: libc::c_int) {}
 
+#[expect(unsafe_code, reason = "a signal's handler")]
 fn install_handler() -> Result<(), KvmError> {
     static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
-    INSTALLED
-        .get_or_init(|| {
-            register_signal_handler(signal_number(), handler).map_err(|error| error.errno())
-        })
-        .map_err(|code| KvmError::Call {
-            call: "sigaction",
-            source: std::io::Error::from_raw_os_error(code),
-        })
+    let install = || {
+        // KVM_RUN ends on any signal. All other calls that a vCPU's thread makes, to serve an
+        // access, go on as if there had been none.
+        // SAFETY: a zeroed sigaction is a valid one, with an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        // SAFETY: the action is valid, and its handler does nothing.
+        match unsafe { libc::sigaction(signal_number(), &action, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)),
+        }
+    };
+    INSTALLED.get_or_init(install).map_err(|code| KvmError::Call {
+        call: "sigaction",
+        source: std::io::Error::from_raw_os_error(code),
+    })
 }

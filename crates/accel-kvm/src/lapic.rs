@@ -5,7 +5,7 @@ use kvm_bindings::kvm_lapic_state;
 
 use crate::{KvmError, KvmVcpu, msrs};
 
-/// A local APIC: what the architecture shows of it (Intel SDM volume 3, table 12-1).
+/// A local APIC: what the architecture shows of it (Intel SDM volume 3, table 11-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApicPage {
     /// IA32_APIC_BASE.

@@ -81,7 +81,7 @@ fn each(offered: Offered, state: &mut CpuState, mut visit: impl FnMut(u32, &mut 
     if offered.tsc_adjust {
         visit(msr::TSC_ADJUST, tsc_adjust);
     }
-    // MCG_CTL is there if the capabilities say so (Intel SDM volume 3, section 17.3.1.1).
+    // MCG_CTL is there if the capabilities say so (Intel SDM volume 3, section 16.3.1.1).
     if *mcg_capabilities & 1 << 8 != 0 {
         visit(msr::MCG_CTL, mcg_control);
     }

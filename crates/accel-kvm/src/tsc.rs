@@ -120,3 +120,28 @@ fn try_write() -> Result<bool, KvmError> {
     let seen = regs.rdx << 32 | regs.rax & 0xffff_ffff;
     Ok(seen.wrapping_sub(FAR) < 1 << 48)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frequency_near_the_hosts_is_the_hosts() {
+        assert!(!Frequency::new(2_596_150, 2_596_150, "vmx").is_scaled());
+        assert!(!Frequency::new(2_596_700, 2_596_150, "vmx").is_scaled());
+        assert!(Frequency::new(2_597_000, 2_596_150, "vmx").is_scaled());
+    }
+
+    #[test]
+    fn ticks_are_scaled_with_the_processors_precision() {
+        for vendor in ["vmx", "svm"] {
+            let half = Frequency::new(1_000_000, 2_000_000, vendor);
+            assert_eq!(half.scale(u64::MAX), u64::MAX / 2);
+            // One and a half, exactly; and a ratio that is cut off after 48 or 32 bits.
+            assert_eq!(Frequency::new(3_000_000, 2_000_000, vendor).scale(1 << 40), 3 << 39);
+            let third = Frequency::new(1_000_000, 3_000_000, vendor).scale(3 << 48);
+            assert_eq!(third, (1 << 48) - if vendor == "vmx" { 1 } else { 1 << 16 });
+        }
+        assert_eq!(Frequency::host(5).scale(77), 77);
+    }
+}

@@ -324,4 +324,21 @@ mod tests {
         assert_eq!(model.cpuid(0x8000_1000, 0, ALONE), model.cpuid(0xd, 0, ALONE));
         assert!(CpuModel::find("host").is_none());
     }
+    #[test]
+    fn a_listed_model_says_what_its_list_says() {
+        let qemu64 = CpuModel::find("qemu64").unwrap();
+        let list: &'static [ListedLeaf] = qemu64.leaves(ALONE).leak();
+        let copy = CpuModel::from_list("copy", list, qemu64.machine_check_capabilities());
+        let second = Topology { apic_id: 1, count: 2 };
+        for function in (0..=0xd).chain([0x4000_0000]).chain(0x8000_0000..=0x8000_000a) {
+            for index in 0..3 {
+                let (one, other) =
+                    (qemu64.cpuid(function, index, second), copy.cpuid(function, index, second));
+                assert_eq!(one, other, "{function:#x}.{index}");
+            }
+        }
+        assert_eq!(copy.fingerprint(), qemu64.fingerprint());
+        let other = CpuModel::from_list("copy", list, 0);
+        assert_ne!(other.fingerprint(), qemu64.fingerprint());
+    }
 }

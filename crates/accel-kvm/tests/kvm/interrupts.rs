@@ -1,6 +1,7 @@
 //! Maskable interrupts: of the 8259 pair, by messages, by file descriptors, of the timer.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub const TESTS: &[Test] = &[
     basic("a message interrupts", message),
     basic("the end of a level-triggered interrupt is told", end_of_level),
     full("an interrupt is in service until its end", in_service),
+    basic("two vCPUs interrupt each other under kicks", ping_pong),
     basic("a file descriptor interrupts", irqfd),
     basic("a store signals a file descriptor", ioeventfd),
     basic("the timer wakes HLT", timer),
@@ -283,6 +285,73 @@ fn in_service() {
     bus.attention = false;
     let ran = vcpu.run(&mut bus, 0).unwrap();
     assert_eq!((ran.exit, bus.seen.len()), (Exit::Budget, 1));
+}
+
+/// Each vCPU counts what the other sends and answers, two hundred times, while both are kicked and
+/// their states go out and in again. An interrupt that is lost ends it for good.
+fn ping_pong() {
+    let guest = guest(program!(
+        "jmp 80f",
+        ".skip 14, 0x90",
+        "inc qword ptr [r13]",
+        "mov dword ptr [rbx + 0xb0], 0",
+        "cmp qword ptr [r13], 200",
+        "jae 3f",
+        "mov dword ptr [rbx + 0x310], r12d",
+        "mov dword ptr [rbx + 0x300], 0x4041",
+        "iretq",
+        "3: mov dx, 0xf4",
+        "out dx, al",
+        "iretq",
+        "80: sti",
+        "2: hlt",
+        "jmp 2b",
+    ));
+    let vcpus: Vec<_> = (0..2u64)
+        .map(|number| {
+            let mut vcpu = guest.vcpu(number as u32);
+            let mut state = bare::ring_0(model());
+            state.general[3] = 0xfee0_0000;
+            state.general[4] = bare::STACK - 0x1000 * number;
+            state.general[12] = (1 - number) << 24;
+            state.general[13] = bare::DATA + 8 * number;
+            vcpu.set_state(&state, 0).unwrap();
+            enable_apic(&mut vcpu);
+            vcpu
+        })
+        .collect();
+    assert!(guest.kvm.send_message(0xfee0_0000, VECTOR.into()).unwrap());
+    let kickers: Vec<_> = vcpus.iter().map(accel_kvm::KvmVcpu::kicker).collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = vcpus
+        .into_iter()
+        .map(|mut vcpu| {
+            let done = Arc::clone(&done);
+            thread::spawn(move || {
+                let mut bus = TestBus::default();
+                while !done.load(Ordering::SeqCst) {
+                    match vcpu.run(&mut bus, 0).unwrap().exit {
+                        Exit::Budget => {
+                            let state = vcpu.state(0).unwrap();
+                            vcpu.set_state(&state, 0).unwrap();
+                        }
+                        Exit::Attention => done.store(true, Ordering::SeqCst),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        for kicker in &kickers {
+            kicker.kick();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!((guest.long(bare::DATA), guest.long(bare::DATA + 8)), (200, 199));
 }
 
 fn irqfd() {
