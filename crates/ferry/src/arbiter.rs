@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result, bail};
 use control::{OwnerReport, Reply, Request};
 use machine::{HostConfig, MachineConfig, VirtioKind, format_uuid, parse_uuid};
-use migration::arbiter::{Arbiter, EtcdArbiter, FileArbiter, Ownership};
+use migration::arbiter::{Arbiter, EtcdArbiter, FileArbiter, Ownership, host_name};
 use migration::handover::VmId;
 
 use crate::cli::{ArbiterOptions, HostOptions, OwnerOptions};
@@ -96,15 +96,24 @@ impl Chosen {
     }
 
     /// The right to a machine that is to arrive.
+    ///
+    /// # Errors
+    /// If there is no place for locks.
     pub fn arriving(
         &self,
         options: &HostOptions,
         config: Arc<OnceLock<MachineConfig>>,
         host: HostConfig,
-    ) -> Ownership {
-        if let Keeper::None = self.keeper {
-            return Ownership::without_record();
-        }
+    ) -> Result<Ownership> {
+        let host_name = match self.keeper {
+            Keeper::None => return Ok(Ownership::without_record()),
+            Keeper::File => host_name(&[]),
+            Keeper::Etcd(_) => {
+                let folder = self.state_folder()?;
+                EtcdArbiter::host_of(&folder)
+                    .with_context(|| format!("cannot keep locks in {}", folder.display()))?
+            }
+        };
         let chosen = self.clone();
         let open = move || {
             let config = config.get().ok_or("the machine is not known yet")?;
@@ -112,7 +121,7 @@ impl Chosen {
             let arbiter = arbiter.map_err(|error| format!("{error:#}"))?;
             Ok(arbiter.ok_or("no record is kept")?)
         };
-        Ownership::arriving(open).by_force(options.take_ownership)
+        Ok(Ownership::arriving(&host_name, open).by_force(options.take_ownership))
     }
 }
 

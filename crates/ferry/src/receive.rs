@@ -32,7 +32,7 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     let cancel = Cancel::new();
     let channel = listener.accept(None, cancel.flag())?;
     let (mut target, keyboard) = target(options)?;
-    let mut ownership = chosen.arriving(&options.host, target.config(), host);
+    let mut ownership = chosen.arriving(&options.host, target.config(), host)?;
     let settings = match options.idle_timeout {
         None => Settings::default(),
         Some(limit) => Settings::default().with_idle_timeout(Duration::from_millis(limit)),
@@ -53,7 +53,7 @@ fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
     let chosen = Chosen::new(&options.host.arbiter)?;
     let intake = transport::open_intake(address, None)?;
     let (mut target, keyboard) = target(options)?;
-    let mut ownership = chosen.arriving(&options.host, target.config(), host);
+    let mut ownership = chosen.arriving(&options.host, target.config(), host)?;
     let received = migration::restore_from(
         &mut target,
         intake,

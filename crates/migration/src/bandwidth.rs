@@ -1,6 +1,7 @@
 //! The cap on bandwidth: a token bucket without a clock of its own.
 
-use std::time::{Duration, Instant};
+use crate::time::Instant;
+use std::time::Duration;
 
 /// How much may flow at once after a silence, as a part of a second.
 const BURST: Duration = Duration::from_millis(50);

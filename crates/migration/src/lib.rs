@@ -25,7 +25,16 @@ mod pulse;
 mod queue;
 mod random;
 mod settings;
+#[cfg(test)]
+mod sim;
 mod source;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+mod time;
+
+#[cfg(test)]
+extern crate self as migration;
 
 pub use arbiter::Ownership;
 pub use cancel::Cancel;

@@ -1,10 +1,11 @@
 //! Bytes on their way out. One thread fills frames, a second one checksums and writes them.
 
+use crate::time::Instant;
+use crate::time::JoinHandle;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bandwidth::Bucket;
 use crate::cancel::Cancel;
@@ -168,9 +169,7 @@ impl<W: Write + Send + 'static> Outbound<W> {
             spare: spare.clone(),
             written: written.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("migration-send".to_owned())
-            .spawn(move || writer.run())?;
+        let thread = crate::time::spawn("migration-send", move || writer.run())?;
         Ok(Self {
             queue,
             spare,

@@ -1,11 +1,12 @@
 //! Hearing the peer: a thread of its own reads the hello and then frames, so that whoever waits
 //! can wait with a limit and be cancelled, whatever the channel is.
 
+use crate::time::Instant;
+use crate::time::JoinHandle;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use transport::Control;
 
@@ -110,7 +111,7 @@ impl<F: Send + 'static> Ear<F> {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("migration-hear".to_owned()).spawn(listen)?;
+        let thread = crate::time::spawn("migration-hear", listen)?;
         Ok(Self { queue, control, thread: Some(thread) })
     }
 

@@ -2,11 +2,12 @@
 //! ends a channel on which nothing was heard for longer: a link that is half open, a host that is
 //! gone without a word, and a process that is stopped look the same from here.
 
+use crate::time::Instant;
+use crate::time::JoinHandle;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use transport::Control;
 
@@ -101,7 +102,7 @@ impl Pulse {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("migration-pulse".to_owned()).spawn(live)?;
+        let thread = crate::time::spawn("migration-pulse", live)?;
         Ok(Self { stop, thread: Some(thread) })
     }
 

@@ -1,8 +1,10 @@
 //! A bounded queue between two threads, either end of which can end it.
 
+use crate::time::Changed;
+use crate::time::Instant;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 #[derive(Debug)]
 struct State<T> {
@@ -15,7 +17,7 @@ struct State<T> {
 #[derive(Debug)]
 struct Shared<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
+    changed: Changed,
     bound: usize,
 }
 
@@ -45,7 +47,11 @@ impl<T> Queue<T> {
     pub(crate) fn new(bound: usize) -> Self {
         let state = State { items: VecDeque::with_capacity(bound), closed: false, busy: false };
         Self {
-            shared: Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), bound }),
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Changed::default(),
+                bound,
+            }),
         }
     }
 
@@ -65,12 +71,7 @@ impl<T> Queue<T> {
             if left.is_zero() {
                 return Err(QueueError::TimedOut);
             }
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.shared.changed.wait(|| self.lock(), state, left);
         }
         Ok(state)
     }

@@ -4,9 +4,11 @@
 //! value (or that there is none). `/ferry/UUID/alive/OWNER` is bound to a lease that every process
 //! with a copy of the guest keeps alive, for a fleet to see. **A lease that ends lets nobody run**: a
 //! process that is stopped, or cut off, is not dead. A process is known to be dead if it lived on
-//! this host and has let go of a lock in a folder of this host's; of another host only the operator
-//! knows.
+//! this host, by the same folder for locks, and holds no lock there any more; of another host only
+//! the operator knows.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Arbiter, FileArbiter, Hold, Swap};
+use super::{Arbiter, FileArbiter, Hold, Swap, host_name};
 use crate::handover::{MAX_RECORD, OwnerId, Record, RecordState, VmId};
 use crate::migratable::Cause;
 
@@ -260,6 +262,7 @@ pub struct EtcdArbiter {
     address: String,
     /// Only its lock is used: who on this host lives.
     here: FileArbiter,
+    host: String,
     lease: Option<Lease>,
 }
 
@@ -272,7 +275,37 @@ impl EtcdArbiter {
     pub fn new(vm: VmId, address: &str, folder: &Path) -> Result<Self, Cause> {
         let client = Client::new(address)?;
         let here = FileArbiter::in_folder(vm, folder)?;
-        Ok(Self { vm, client, address: address.to_owned(), here, lease: None })
+        let host = Self::host_of(folder)?;
+        Ok(Self { vm, client, address: address.to_owned(), here, host, lease: None })
+    }
+
+    /// The name of this host as far as processes with this folder for locks are concerned: a file
+    /// in the folder tells it from every other one.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or read.
+    pub fn host_of(folder: &Path) -> io::Result<String> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join("host-id");
+        loop {
+            match fs::read(&path) {
+                Ok(id) if id.len() == 16 => return Ok(host_name(&id)),
+                // Somebody died while it was written: nobody has used it yet.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            let id = crate::random::identity();
+            let new = folder.join(format!("host-id.{}", machine::format_uuid(&id)));
+            fs::write(&new, id)?;
+            // The first one stays: whoever comes later reads it.
+            let linked = fs::hard_link(&new, &path);
+            fs::remove_file(&new)?;
+            match linked {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
     }
 
     fn name(&self, what: &str) -> String {
@@ -313,7 +346,9 @@ impl EtcdArbiter {
 
     /// Nobody may be alive, as far as can be told, who has a copy of the guest.
     fn check_alone(&self, by_force: bool, me: &OwnerId) -> Result<(), Cause> {
-        if let Some(other) = self.alive()?.into_iter().find(|name| *name != me.to_string()) {
+        // Whoever lived here holds no lock any more, whatever is left of a lease.
+        let here = format!("{}/", me.host());
+        if let Some(other) = self.alive()?.into_iter().find(|name| !name.starts_with(&here)) {
             return Err(EtcdError::Alive(other).into());
         }
         let Some(record) = self.found()? else { return Ok(()) };
@@ -397,6 +432,10 @@ impl Arbiter for EtcdArbiter {
     fn let_go(&mut self) {
         self.lease = None;
         self.here.let_go();
+    }
+
+    fn host(&self) -> String {
+        self.host.clone()
     }
 
     fn place(&self) -> String {

@@ -33,6 +33,18 @@ pub enum Swap {
     Unknown(Cause),
 }
 
+/// The name of this host, with a part of a hash over what machine-id(5) says and something more, as
+/// names are given twice easily.
+pub fn host_name(more: &[u8]) -> String {
+    let name = rustix::system::uname();
+    let mut hash = blake3::Hasher::new();
+    // Where there is none the name has to do.
+    hash.update(&std::fs::read("/etc/machine-id").unwrap_or_default());
+    hash.update(more);
+    let hash = hash.finalize().to_hex();
+    format!("{}-{}", name.nodename().to_string_lossy(), &hash.as_str()[..8])
+}
+
 /// What a process does with a copy of the guest in its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -69,6 +81,12 @@ pub trait Arbiter: Send {
 
     /// This process has no copy any more.
     fn let_go(&mut self);
+
+    /// The name of this host, the same for all processes that see each other's
+    /// [holds](Self::hold) when their machines are on one host, and for no others.
+    fn host(&self) -> String {
+        host_name(&[])
+    }
 
     /// Where the record is kept, for people.
     fn place(&self) -> String;

@@ -1,9 +1,8 @@
 //! What a process knows of its own right to run a machine.
 
 use std::fmt;
-use std::fs;
 
-use super::{Arbiter, Hold, Swap};
+use super::{Arbiter, Hold, Swap, host_name};
 use crate::handover::{OwnerId, Record, RecordState, SourceMachine, Start, Taking, start};
 use crate::migratable::Cause;
 
@@ -40,26 +39,9 @@ pub enum OwnershipError {
     Lost,
 }
 
-/// A process that nobody was before: this host, and a random number.
-fn fresh_owner() -> OwnerId {
-    let mut instance = [0; 16];
-    // getrandom(2) of so few bytes is never cut short once it has come back.
-    rustix::rand::getrandom(&mut instance, rustix::rand::GetRandomFlags::empty())
-        .expect("Linux has random numbers");
-    OwnerId::new(&host_id(), instance)
-}
-
-/// The host's name, with a part of what machine-id(5) says, as names are given twice easily.
-fn host_id() -> String {
-    let name = rustix::system::uname();
-    let name = name.nodename().to_string_lossy();
-    match fs::read("/etc/machine-id") {
-        Ok(id) if !id.is_empty() => {
-            let hash = blake3::hash(&id).to_hex();
-            format!("{name}-{}", &hash.as_str()[..8])
-        }
-        _ => name.into_owned(),
-    }
+/// A process that nobody was before: a host, and a random number.
+fn fresh_owner(host: &str) -> OwnerId {
+    OwnerId::new(host, crate::random::identity())
 }
 
 type Open = Box<dyn FnOnce() -> Result<Box<dyn Arbiter>, Cause> + Send>;
@@ -93,7 +75,7 @@ impl Ownership {
     /// No record is kept: the grant message alone passes ownership on.
     pub fn without_record() -> Self {
         Self {
-            me: fresh_owner(),
+            me: fresh_owner(&host_name(&[])),
             keeper: Keeper::None,
             owned: None,
             undecided: None,
@@ -110,7 +92,7 @@ impl Ownership {
     pub fn start(mut arbiter: Box<dyn Arbiter>, by_force: bool) -> Result<Self, OwnershipError> {
         let place = arbiter.place();
         let failed = |source| OwnershipError::Arbiter { place: place.clone(), source };
-        let me = fresh_owner();
+        let me = fresh_owner(&arbiter.host());
         arbiter.hold(Hold::Alone { by_force }, &me).map_err(OwnershipError::Held)?;
         let mut looks = 0;
         let owned = loop {
@@ -137,12 +119,14 @@ impl Ownership {
         Ok(Self { me, keeper: Keeper::Known(arbiter), owned, undecided: None, by_force: false })
     }
 
-    /// A process that waits for a machine. The arbiter is asked for once the machine is known.
+    /// A process that waits for a machine, on a host of this name (see [`Arbiter::host`]). The
+    /// arbiter is asked for once the machine is known.
     pub fn arriving(
+        host: &str,
         open: impl FnOnce() -> Result<Box<dyn Arbiter>, Cause> + Send + 'static,
     ) -> Self {
         let keeper = Keeper::Later(Box::new(open));
-        Self { me: fresh_owner(), keeper, owned: None, undecided: None, by_force: false }
+        Self { me: fresh_owner(host), keeper, owned: None, undecided: None, by_force: false }
     }
 
     /// The operator's word that a machine that arrives runs nowhere but at its source, whatever

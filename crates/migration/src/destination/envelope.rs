@@ -1,8 +1,9 @@
 //! The way in through the envelope.
 
+use crate::time::Instant;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memory::DirtyBitmap;
 use transport::{Channel, Control};

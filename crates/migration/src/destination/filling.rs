@@ -4,9 +4,10 @@
 //! thread that touches a missing page sleeps in the kernel until the page is filled; neither of
 //! these two ever touches guest memory by itself.
 
+use crate::time::Instant;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memory::{DirtyBitmap, GuestRam, MissingPages, Userfault, UserfaultError};
 use transport::Channel;

@@ -8,11 +8,12 @@ mod load;
 mod pipe;
 mod placer;
 
+use crate::time::Instant;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memory::Userfault;
 use transport::{Channel, Intake};
@@ -254,7 +255,7 @@ impl<'a, L: DestinationLink> Engine<'a, L> {
                 if self.machine.can_be_cancelled() && self.cancel.is_cancelled() {
                     Err(Failure::Cancelled)
                 } else {
-                    std::thread::sleep(LOOK_AGAIN);
+                    crate::time::sleep(LOOK_AGAIN);
                     Ok(DestinationEvent::Waited)
                 }
             }

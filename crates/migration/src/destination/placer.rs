@@ -1,7 +1,7 @@
 //! Hashing guest memory behind the pages that are placed in it, on a thread of its own. It hashes
 //! what the memory holds, not what was received.
 
-use std::thread::JoinHandle;
+use crate::time::JoinHandle;
 use std::time::Duration;
 
 use memory::{GuestRam, PAGE_SIZE};
@@ -56,10 +56,7 @@ impl Placer {
             }
             digests
         };
-        let thread = std::thread::Builder::new()
-            .name("migration-hash".to_owned())
-            .spawn(hash)
-            .map_err(Failure::Channel)?;
+        let thread = crate::time::spawn("migration-hash", hash).map_err(Failure::Channel)?;
         let batch = Vec::with_capacity(BATCH);
         Ok(Self { ram, batch, queue, spare, thread: Some(thread), pages: 0, zero_pages: 0 })
     }

@@ -1,9 +1,10 @@
 //! The way out through the envelope.
 
+use crate::time::Instant;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memory::DirtyBitmap;
 use transport::{Channel, Control};

@@ -1,8 +1,8 @@
 //! The two ways out: the envelope, where somebody answers, and the one-way pipe, where this side
 //! answers for the reader by the rules of the pipe.
 
+use crate::time::Instant;
 use std::io::Write;
-use std::time::Instant;
 
 use memory::DirtyBitmap;
 

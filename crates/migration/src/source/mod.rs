@@ -7,11 +7,12 @@ mod rounds;
 mod serving;
 mod settle;
 
+use crate::time::Instant;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memory::{DirtyBitmap, GuestRam};
 use transport::{Channel, Sink};
@@ -396,7 +397,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         if since.elapsed() >= self.settings.decide_timeout {
             return SourceEvent::Failed("the ownership record cannot be read".to_owned());
         }
-        std::thread::sleep(LOOK_AGAIN.min(self.settings.decide_timeout));
+        crate::time::sleep(LOOK_AGAIN.min(self.settings.decide_timeout));
         SourceEvent::Waited
     }
 

@@ -1,10 +1,11 @@
 //! The way out through a one-way pipe. Nobody answers: the rules of the pipe say when what was
 //! written can be read, and that step is the grant.
 
+use crate::time::Instant;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use transport::{Control, Delivered, Delivery, Sink};
 

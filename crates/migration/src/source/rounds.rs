@@ -1,6 +1,7 @@
 //! The rounds of pre-copy, and the last one with the guest stopped.
 
-use std::time::{Duration, Instant};
+use crate::time::Instant;
+use std::time::Duration;
 
 use memory::{DirtyBitmap, PAGE_SIZE};
 

@@ -1,8 +1,9 @@
 //! Serving pages to a guest that runs at the destination already.
 
+use crate::time::Instant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memory::{DirtyBitmap, GuestRam, PAGE_SIZE};
 use transport::Channel;

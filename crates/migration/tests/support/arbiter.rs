@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use migration::Cause;
-use migration::arbiter::{Arbiter, Hold, Ownership, Swap};
+use migration::arbiter::{Arbiter, Hold, Ownership, Swap, host_name};
 use migration::handover::{OwnerId, Record, VmId};
 
 pub const VM: VmId = [3; 16];
@@ -58,7 +58,7 @@ impl Keeper {
 
     pub fn arriving(&self) -> Ownership {
         let keeper = self.clone();
-        Ownership::arriving(move || Ok(Box::new(keeper) as Box<dyn Arbiter>))
+        Ownership::arriving(&host_name(&[]), move || Ok(Box::new(keeper) as Box<dyn Arbiter>))
     }
 }
 
