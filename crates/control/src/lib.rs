@@ -15,6 +15,6 @@ pub use client::{Client, ControlError};
 pub use folder::{Found, running, runtime_folder, socket_path};
 pub use message::{
     MAX_LINE, MigrateSettings, OwnerReport, ProgressReport, Reply, Request, RoundReport, Status,
-    Summary,
+    Summary, TlsSettings,
 };
 pub use server::{Controlled, Server};

@@ -1,12 +1,35 @@
 //! What goes over the socket.
 
+use std::fmt;
 use std::time::Duration;
 
 use migration::{Outcome, Progress, Settings, Verify};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a line at most.
-pub const MAX_LINE: usize = 64 * 1024;
+/// Bytes of a line at most: certificates travel in one.
+pub const MAX_LINE: usize = 1024 * 1024;
+
+/// By what a machine's process proves itself to the destination of a move, and whom it expects
+/// there. The operator's command reads the files: the process may have no right to, or may run in
+/// another folder.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// This host's certificate and those of intermediate authorities, in PEM.
+    pub certificate: String,
+    /// Its private key, in PEM.
+    pub key: String,
+    /// Authorities whose word is taken, in PEM.
+    pub authorities: String,
+    /// The destination's name; `None` for the host in the address.
+    pub peer: Option<String>,
+}
+
+impl fmt::Debug for TlsSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TlsSettings").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
 
 /// What an operator may set for one migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +47,10 @@ pub struct MigrateSettings {
     pub max_rounds: Option<u32>,
     /// Whether the guest may stand still for longer than the limit.
     pub allow_longer_pause: bool,
+    /// By what the two sides prove themselves to each other; `None` for plain text.
+    pub tls: Option<TlsSettings>,
+    /// Whether plain text may leave this host.
+    pub insecure: bool,
     /// For how long the destination may be silent, in milliseconds.
     pub idle_timeout_ms: Option<u64>,
 }

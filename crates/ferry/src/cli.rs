@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use machine::AcceleratorChoice;
+use transport::tls::PeerName;
 
 /// Exit status of a command that failed.
 pub const FAILED: u8 = 1;
@@ -69,6 +70,9 @@ pub enum Command {
     },
     /// Say what this host offers to machines, what is missing, and what that costs.
     Doctor,
+    /// Make certificates for trying encryption out: a new authority, whose key is not kept, and
+    /// one for each host. For nothing that matters.
+    MakeTestCa(TestCaOptions),
     /// Show a running guest that moves between two processes, there and back.
     Demo(DemoOptions),
 }
@@ -217,7 +221,40 @@ pub struct ReceiveOptions {
     #[arg(long, value_name = "MS")]
     pub idle_timeout: Option<u64>,
     #[command(flatten)]
+    pub tls: TlsOptions,
+    /// Name of a source that may move a machine here, as in its certificate; may be given several
+    /// times [default: every source whose certificate is good].
+    #[arg(long, value_name = "NAME", requires = "tls_cert")]
+    pub tls_peer: Vec<PeerName>,
+    #[command(flatten)]
     pub host: HostOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct TlsOptions {
+    /// This host's certificate, and those of intermediate authorities (PEM): the move is encrypted,
+    /// and each side proves to the other who it is.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates of the authorities whose word is taken for the other side (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_ca: Option<PathBuf>,
+    /// Move in plain text over a network: whoever is on the way can read the guest's memory and
+    /// change it, and whoever connects first is believed.
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub insecure: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TestCaOptions {
+    /// A folder, made if it is not there.
+    pub folder: PathBuf,
+    /// Names of hosts.
+    #[arg(default_values = ["alpha", "beta"])]
+    pub names: Vec<PeerName>,
 }
 
 #[derive(Debug, Args)]
@@ -248,6 +285,11 @@ pub struct MigrateOptions {
     /// Rounds at most.
     #[arg(long)]
     pub max_rounds: Option<u32>,
+    #[command(flatten)]
+    pub tls: TlsOptions,
+    /// The destination's name, as in its certificate [default: the host in the address].
+    #[arg(long, value_name = "NAME", requires = "tls_cert")]
+    pub tls_peer: Option<PeerName>,
     /// Print every round.
     #[arg(long, short)]
     pub verbose: bool,

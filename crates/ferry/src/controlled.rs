@@ -14,6 +14,8 @@ use migration::{
 use transport::Address;
 use vmm::{Vm, VmState};
 
+use crate::secure::Route;
+
 /// How long a destination may take to answer the call.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a pipe may take no bytes.
@@ -124,11 +126,14 @@ impl ControlledVm {
         cancel: &Cancel,
     ) -> Result<Result<Outcome, MigrationError>, String> {
         let address: Address = address.parse().map_err(|error| format!("{error}"))?;
+        let route = Route::new(&address, settings).map_err(|error| format!("{error:#}"))?;
         let settings = settings.resolve(address.is_two_way());
         let mut source = self.vm.source();
         let stays = |error| format!("{}; the guest goes on here", sentence(&error));
         Ok(if address.is_two_way() {
-            let channel = transport::connect(&address, CONNECT_LIMIT).map_err(stays)?;
+            let channel = route
+                .open(&address, CONNECT_LIMIT)
+                .map_err(|error| format!("{error:#}; the guest goes on here"))?;
             migration::migrate(&mut source, channel, ownership, &settings, observer, cancel)
         } else {
             let sink = transport::open_sink(&address, Some(PIPE_LIMIT)).map_err(stays)?;

@@ -12,8 +12,10 @@ mod options;
 mod receive;
 mod running;
 mod saved;
+mod secure;
 mod signals;
 mod terminal;
+mod test_ca;
 mod text;
 mod verify;
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         cli::Command::Verify { file } => verify::verify(&file),
         cli::Command::Diff { left, right } => saved::diff(&left, &right),
         cli::Command::Doctor => doctor::doctor(),
+        cli::Command::MakeTestCa(options) => test_ca::make(&options),
         cli::Command::Demo(options) => demo::demo(&options),
     };
     match result {

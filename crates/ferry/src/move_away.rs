@@ -10,6 +10,7 @@ use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
 use crate::cli::{MigrateOptions, ResolveOptions};
+use crate::secure;
 use crate::text;
 
 const BAR: usize = 30;
@@ -56,7 +57,12 @@ pub fn list() -> Result<ExitCode> {
 /// `ferry migrate`.
 pub fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
     let bandwidth = options.bandwidth.as_deref().map(machine::parse_size).transpose()?;
+    if options.tls.insecure {
+        eprintln!("ferry: {}", secure::WARNING);
+    }
     let settings = MigrateSettings {
+        tls: secure::settings(&options.tls, options.tls_peer.as_ref())?,
+        insecure: options.tls.insecure,
         downtime_limit_ms: options.downtime_limit,
         bandwidth,
         throttle: options.throttle,

@@ -14,6 +14,7 @@ use crate::arbiter::Chosen;
 use crate::cli::ReceiveOptions;
 use crate::options::{self, Outputs};
 use crate::running::{self, Listening};
+use crate::secure::{self, Guard};
 
 /// `ferry receive ADDRESS`.
 pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
@@ -25,12 +26,14 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     let host = options::host(&options.host, &[])?;
     Outputs::new(&options.host, &host)?;
     let chosen = Chosen::new(&options.host.arbiter)?;
+    let guard = Guard::new(&options.tls, &options.tls_peer)?;
     let listener = Listener::bind(&address)?;
+    guard.check(&listener)?;
     // A script reads this line to learn the port.
     println!("listening at {}", listener.address());
     std::io::stdout().flush()?;
     let cancel = Cancel::new();
-    let channel = listener.accept(None, cancel.flag())?;
+    let channel = guard.accept(&listener, cancel.flag())?;
     let (mut target, keyboard) = target(options)?;
     let mut ownership = chosen.arriving(&options.host, target.config(), host)?;
     let settings = match options.idle_timeout {
@@ -49,6 +52,7 @@ pub fn restore(options: &ReceiveOptions) -> Result<ExitCode> {
 }
 
 fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
+    secure::check_one_way(address, options.tls.tls_cert.is_some())?;
     let host = options::host(&options.host, &[])?;
     let chosen = Chosen::new(&options.host.arbiter)?;
     let intake = transport::open_intake(address, None)?;

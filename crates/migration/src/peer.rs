@@ -13,6 +13,7 @@ use transport::Control;
 use crate::cancel::Cancel;
 use crate::envelope::{
     Agreement, FrameError, FrameReader, FromDestination, HELLO_LENGTH, Hello, HelloError, Kind,
+    is_tls,
 };
 use crate::pulse::{Noting, Signs};
 use crate::queue::{Queue, QueueError};
@@ -162,6 +163,7 @@ fn read_hello(input: &mut impl Read) -> Result<[u8; HELLO_LENGTH], FrameError> {
     while have < HELLO_LENGTH {
         match input.read(&mut bytes[have..]) {
             Ok(0) if have == 0 => return Err(FrameError::Closed),
+            Ok(0) if is_tls(&bytes[..have]) => break,
             Ok(0) => return Err(FrameError::Truncated),
             Ok(more) => have += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,17 +38,20 @@ pub struct Channel {
     pub control: Arc<dyn Control>,
     /// Who the peer is, for messages to the operator.
     pub peer: String,
+    /// The bytes are known to stay on this host: a Unix-domain socket, or a loopback address.
+    pub stays_here: bool,
 }
 
 impl Channel {
-    /// A channel out of its parts: how encryption, and tests, put their own halves in.
+    /// A channel out of its parts: how encryption, and tests, put their own halves in. Where its
+    /// bytes go is not known.
     pub fn from_parts(
         reader: Box<dyn Read + Send>,
         writer: Box<dyn Write + Send>,
         control: Arc<dyn Control>,
         peer: impl Into<String>,
     ) -> Self {
-        Self { reader, writer, control, peer: peer.into() }
+        Self { reader, writer, control, peer: peer.into(), stays_here: false }
     }
 
     /// A channel over a connected TCP socket. Small messages are sent at once.
@@ -57,13 +60,15 @@ impl Channel {
     /// If the socket's options cannot be set.
     pub fn tcp(stream: TcpStream, peer: impl Into<String>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
+        let stays_here = is_loopback(stream.peer_addr()?) && is_loopback(stream.local_addr()?);
         let half = Half(stream.try_clone()?);
-        Ok(Self::from_parts(
+        let channel = Self::from_parts(
             Box::new(half),
             Box::new(Half(stream.try_clone()?)),
             Arc::new(stream),
             peer,
-        ))
+        );
+        Ok(Self { stays_here, ..channel })
     }
 
     /// A channel over a connected Unix-domain socket.
@@ -72,12 +77,13 @@ impl Channel {
     /// If the socket cannot be duplicated.
     pub fn unix(stream: UnixStream, peer: impl Into<String>) -> io::Result<Self> {
         let half = Half(stream.try_clone()?);
-        Ok(Self::from_parts(
+        let channel = Self::from_parts(
             Box::new(half),
             Box::new(Half(stream.try_clone()?)),
             Arc::new(stream),
             peer,
-        ))
+        );
+        Ok(Self { stays_here: true, ..channel })
     }
 
     /// Two channels joined to each other inside this process.
@@ -88,6 +94,11 @@ impl Channel {
         let (left, right) = UnixStream::pair()?;
         Ok((Self::unix(left, "pair:left")?, Self::unix(right, "pair:right")?))
     }
+}
+
+/// True for an address that no other host can reach or claim.
+pub(crate) fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 impl fmt::Debug for Channel {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::channel::is_loopback;
 use crate::{Address, Channel, TransportError};
 
 /// How often a wait for a connection looks whether it was told to stop.
@@ -105,6 +106,14 @@ impl Listener {
     /// Where it listens: with the port that was chosen, if port 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Only this host can connect: a Unix-domain socket, or a loopback address.
+    pub fn stays_here(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.local_addr().is_ok_and(is_loopback),
+            Socket::Unix(_) => true,
+        }
     }
 
     /// Waits for one connection, until `limit` has passed (`None`: for ever) or `stop` is set.

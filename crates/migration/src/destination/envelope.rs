@@ -89,7 +89,7 @@ impl EnvelopeLink {
         settings: &Settings,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
-        let Channel { reader, writer, control, peer: _ } = channel;
+        let Channel { reader, writer, control, peer: _, stays_here: _ } = channel;
         let own = Hello::new(Role::Destination);
         // What this side says is short. It is said even if the operator wants it to end.
         let interrupt = Interrupt {

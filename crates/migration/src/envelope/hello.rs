@@ -73,6 +73,9 @@ pub struct Agreement {
 /// Two sides that cannot talk to each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HelloError {
+    /// The first bytes are a record of TLS (RFC 8446, section 5.1).
+    #[error("the peer speaks TLS, and this side was started without certificates")]
+    Tls,
     /// The first bytes are not a hello.
     #[error("the peer does not speak Ferry's envelope: it begins with {0:02x?}")]
     Magic([u8; 8]),
@@ -104,6 +107,11 @@ pub enum HelloError {
     MaxFrame(u32),
 }
 
+/// True if these first bytes are TLS's. Its alert is shorter than a hello.
+pub(crate) fn is_tls(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x14..=0x17, 3, ..])
+}
+
 impl Hello {
     /// What this crate says.
     pub fn new(role: Role) -> Self {
@@ -132,6 +140,9 @@ impl Hello {
         let be16 = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let be32 = |at: usize| u32::from(be16(at)) << 16 | u32::from(be16(at + 2));
         if bytes[..8] != MAGIC {
+            if is_tls(bytes) {
+                return Err(HelloError::Tls);
+            }
             let mut found = [0; 8];
             found.copy_from_slice(&bytes[..8]);
             return Err(HelloError::Magic(found));

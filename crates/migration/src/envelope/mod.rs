@@ -17,6 +17,7 @@ mod message;
 mod pages;
 
 pub use frame::{FrameError, FrameReader, Kind, StreamFrame, encode_frame};
+pub(crate) use hello::is_tls;
 pub use hello::{Agreement, HELLO_LENGTH, Hello, HelloError, POST_COPY, Role};
 pub use message::{FromDestination, FromSource, MAX_REASON, SourceFrame};
 pub use pages::{PageRecords, PagesFromDestination, PagesFromSource, RECORD_HEADER, put_record};

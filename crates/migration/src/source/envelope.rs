@@ -60,7 +60,7 @@ impl EnvelopeLink {
         settings: &Settings,
         cancel: &Cancel,
     ) -> Result<Self, Failure> {
-        let Channel { reader, writer, control, peer: _ } = channel;
+        let Channel { reader, writer, control, peer: _, stays_here: _ } = channel;
         let features = if settings.post_copy.is_some() { POST_COPY } else { 0 };
         let own = Hello { features, ..Hello::new(Role::Source) };
         let arrived = Arrived::default();

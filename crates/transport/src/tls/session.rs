@@ -139,15 +139,16 @@ pub(super) struct Session {
     connection: Connection,
     control: Arc<dyn Control>,
     peer: String,
+    stays_here: bool,
 }
 
 impl Session {
     pub(super) fn new(channel: Channel, mut connection: Connection) -> Self {
-        let Channel { reader, writer, control, peer } = channel;
+        let Channel { reader, writer, control, peer, stays_here } = channel;
         // Everything is taken out as soon as it is put in.
         connection.set_buffer_limit(None);
         let out = Out { writer, wire: Vec::new(), failed: None };
-        Self { reader, wire: Wire::new(), out, connection, control, peer }
+        Self { reader, wire: Wire::new(), out, connection, control, peer, stays_here }
     }
 
     /// Exchanges messages until both sides have what they need, or one says why not.
@@ -199,16 +200,17 @@ impl Session {
 
     /// The session as a channel.
     pub(super) fn into_channel(self, peer: String) -> Channel {
-        let Self { reader, wire, out, connection, control, peer: _ } = self;
+        let Self { reader, wire, out, connection, control, peer: _, stays_here } = self;
         let connection = Arc::new(Mutex::new(connection));
         let out = Arc::new(Mutex::new(out));
         let both = Both { connection, out, control };
-        Channel::from_parts(
+        let channel = Channel::from_parts(
             Box::new(ReadHalf { reader, wire, over: false, both: both.clone() }),
             Box::new(WriteHalf(both.clone())),
             Arc::new(both),
             peer,
-        )
+        );
+        Channel { stays_here, ..channel }
     }
 }
 
