@@ -60,11 +60,15 @@ impl Ring {
             else {
                 break;
             };
-            // What lies before it was collected already, by a place that was wrong.
-            for _ in 0..ahead {
-                self.hand_back(|_, _| {});
+            for _ in 0..=ahead {
+                // The kernel fills entries in their order, so one before a filled one is filled by
+                // now; or it was collected already, at a place that was wrong.
+                if self.is_dirty(self.next) {
+                    self.hand_back(&mut take);
+                } else {
+                    self.hand_back(|_, _| {});
+                }
             }
-            self.hand_back(&mut take);
             count += ahead + 1;
         }
         match count {
