@@ -1,7 +1,14 @@
 //! QEMU as a peer: reads the migration streams that QEMU writes, of any machine type, by the
-//! description of their fields that each of them ends with. All that Ferry knows of QEMU's formats
-//! is here. The crate runs no machine, opens no socket, and takes nothing for right because QEMU
-//! would: what it cannot check it says so of.
+//! description of their fields that each of them ends with; and knows the sections of a microvm to
+//! the byte, in Ferry's terms and back. All that Ferry knows of QEMU's formats is here. The crate
+//! runs no machine, opens no socket, and takes nothing for right because QEMU would: what it cannot
+//! check it says so of, and what it cannot translate it refuses by name.
+//!
+//! | to | see |
+//! | --- | --- |
+//! | read a file, whatever machine it is of | [`walk`], [`compare`] |
+//! | read and write the stream of a microvm | [`receive`], [`send`], with [`layout`] |
+//! | turn its state into Ferry's sections and back | [`translate`] |
 
 pub mod compare;
 pub mod layout;

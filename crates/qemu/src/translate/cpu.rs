@@ -72,15 +72,16 @@ pub(crate) fn hflags(state: &CpuState) -> u32 {
         | bit(state.cr4 & 1 << 9 != 0, 22)
         | bit(state.cr4 & 1 << 21 != 0, 23)
         | bit(state.cr4 & 1 << 11 != 0, 27)
-        | bit(long, 14);
+        | bit(long, 14)
+        | bit(stack.attributes & Segment::BIG != 0, 5);
     if long && code.attributes & Segment::LONG != 0 {
-        hflags |= 1 << 4 | 1 << 5 | 1 << 15;
+        hflags |= 1 << 4 | 1 << 15;
     } else {
         let code_32 = code.attributes & Segment::BIG != 0;
         let based = [CpuState::DS, CpuState::ES, CpuState::SS]
             .iter()
             .any(|index| state.segments[*index].base != 0);
-        hflags |= bit(code_32, 4) | bit(stack.attributes & Segment::BIG != 0, 5);
+        hflags |= bit(code_32, 4);
         hflags |= bit(!protected || virtual_8086 || !code_32 || based, 6);
     }
     if state.interrupt_shadow != InterruptShadow::None {
