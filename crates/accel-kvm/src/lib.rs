@@ -23,6 +23,7 @@ mod registers;
 mod settle;
 mod state;
 mod tsc;
+mod unseen;
 mod vcpu;
 mod vm;
 

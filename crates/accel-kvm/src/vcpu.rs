@@ -160,41 +160,30 @@ impl KvmVcpu {
 
     /// The bytes at the instruction pointer, as many as can be read.
     fn instruction_at(&self, rip: u64) -> Vec<u8> {
-        let base = self.fd.get_sregs().map_or(0, |sregs| sregs.cs.base);
-        let mut bytes = Vec::new();
-        for offset in 0..INSTRUCTION as u64 {
-            let linear = base.wrapping_add(rip).wrapping_add(offset);
-            let mut byte = [0];
-            let readable = self.fd.translate_gva(linear).is_ok_and(|translation| {
-                translation.valid != 0
-                    && self.shared.ram.read(translation.physical_address, &mut byte).is_ok()
-            });
-            if !readable {
-                break;
-            }
-            bytes.push(byte[0]);
-        }
-        bytes
+        (0..INSTRUCTION as u64).map_while(|offset| self.code_at(rip.wrapping_add(offset))).collect()
     }
 
-    fn run_loop(&mut self, bus: &mut dyn Bus) -> Result<Exit, AcceleratorError> {
+    /// A byte of code, if it can be read.
+    pub(crate) fn code_at(&self, rip: u64) -> Option<u8> {
+        let base = self.fd.get_sregs().map_or(0, |sregs| sregs.cs.base);
+        let translation = self.fd.translate_gva(base.wrapping_add(rip)).ok()?;
+        let mut byte = [0];
+        let readable = translation.valid != 0
+            && self.shared.ram.read(translation.physical_address, &mut byte).is_ok();
+        readable.then_some(byte[0])
+    }
+
+    fn run_loop(&mut self, bus: &mut dyn Bus) -> Result<(), AcceleratorError> {
         if let Some(error) = self.failed.take() {
             return Err(self.stopped(&error.sentence()));
         }
         loop {
             if self.shutdown {
-                return Ok(Exit::Shutdown);
+                return Ok(());
             }
             let kicked = self.kicker.take();
             if kicked || bus.attention() {
-                self.finish_access(bus)?;
-                // What the access asked for in the end counts more than the kick.
-                let attention = bus.attention();
-                return Ok(match (self.shutdown, attention) {
-                    (true, _) => Exit::Shutdown,
-                    (false, true) => Exit::Attention,
-                    (false, false) => Exit::Budget,
-                });
+                return self.finish_access(bus);
             }
             self.offer_interrupt(bus)?;
             self.enter(bus)?;
@@ -230,7 +219,7 @@ impl KvmVcpu {
 
     /// Lets the kernel finish an instruction whose access was served, without entering the guest.
     /// An instruction of several accesses exits once for each.
-    fn finish_access(&mut self, bus: &mut dyn Bus) -> Result<(), AcceleratorError> {
+    pub(crate) fn finish_access(&mut self, bus: &mut dyn Bus) -> Result<(), AcceleratorError> {
         while self.pending_io {
             self.fd.set_kvm_immediate_exit(1);
             self.enter(bus)?;
@@ -314,7 +303,15 @@ impl Vcpu for KvmVcpu {
         let entered = self.kicker.enter(byte);
         let result = self.run_loop(bus);
         drop(entered);
-        result.map(|exit| Ran { exit, instructions: 0 })
+        result?;
+        self.deliver_unseen(bus)?;
+        // What an access asked for in the end counts more than a kick.
+        let exit = match (self.shutdown, bus.attention()) {
+            (true, _) => Exit::Shutdown,
+            (false, true) => Exit::Attention,
+            (false, false) => Exit::Budget,
+        };
+        Ok(Ran { exit, instructions: 0 })
     }
 
     fn state(&self, tsc: u64) -> Result<CpuState, AcceleratorError> {

@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Kicks again and again until told to stop: no test depends on how soon the first one strikes.
-fn kicked<R>(kicker: accel_kvm::Kicker, pause: Duration, work: impl FnOnce() -> R) -> R {
+pub fn kicked<R>(kicker: accel_kvm::Kicker, pause: Duration, work: impl FnOnce() -> R) -> R {
     let (stop, stopped) = channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {

@@ -9,6 +9,7 @@ mod ports;
 mod round_trip;
 mod settle;
 mod signals;
+mod software;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         interrupts::TESTS,
         settle::TESTS,
         signals::TESTS,
+        software::TESTS,
         round_trip::TESTS,
         dirty::TESTS,
     ];
