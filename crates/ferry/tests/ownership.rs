@@ -183,3 +183,43 @@ fn without_a_record_the_operator_decides() {
     assert!(source.child.wait().unwrap().success());
     goes_on(&mut receiver);
 }
+
+/// A sample, with real processes, of what the simulator does after every byte.
+#[test]
+fn a_link_that_is_cut_after_some_byte_leaves_one_guest() {
+    let mut places = vec![Cut::Never];
+    let mut ends = [0, 0];
+    while let Some(cut) = places.pop() {
+        let (here, there) = (Host::new("byte-here"), Host::new("byte-there"));
+        let disk = disk(&here);
+        let mut source = here.start(&guest(&["--disk", &disk]));
+        source.round();
+        let (mut receiver, address) = there.receiver(&["--disk", &disk]);
+        let relay = Relay::start(&address, cut);
+        let moved = here.ferry(&["migrate", "vm", &relay.address, "--downtime-limit", "2000"]);
+        until("a decision", || {
+            let states = (here.state("vm"), there.state("vm"));
+            states.0.as_deref() != Some("unconfirmed") && states != (None, None)
+        });
+        let went = here.state("vm").is_none();
+        let record = owner(&here, &disk, "record");
+        let side = if went { &there } else { &here };
+        assert!(record.contains(&owner(side, "vm", "process")), "{cut:?}: {record}");
+        if went {
+            assert!(moved.status.success(), "{cut:?}: {}", text(&moved));
+            assert!(source.child.wait().unwrap().success(), "{cut:?}");
+            goes_on(&mut receiver);
+        } else {
+            assert!(!receiver.child.wait().unwrap().success(), "{cut:?}");
+            goes_on(&mut source);
+        }
+        ends[usize::from(went)] += 1;
+        if cut == Cut::Never {
+            let (sent, answered) = relay.passed();
+            places.extend([0, 31, 40, sent / 3, sent / 2].map(Cut::Sent));
+            places.extend([0, 20, 32, 41, answered - 80, answered - 5].map(Cut::Answered));
+        }
+    }
+    println!("{} times it stayed, {} times it went", ends[0], ends[1]);
+    assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
+}
