@@ -35,6 +35,7 @@ pub use host::host_model;
 pub use kick::Kicker;
 pub use lapic::ApicPage;
 pub use probe::{Finding, Probe, Tier};
+pub use settle::{PROMPT_NS, Reading};
 pub use tsc::{host_tsc, write_is_seen as tsc_write_is_seen};
 pub use vcpu::KvmVcpu;
 pub use vm::{KvmAccelerator, MsiRoute};

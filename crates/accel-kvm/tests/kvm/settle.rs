@@ -2,7 +2,7 @@
 //! that and shows it nowhere, until the vCPU settles.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accel_kvm::ApicPage;
 use cpu::Vcpu;
@@ -45,8 +45,9 @@ fn timer() {
     }
     thread::sleep(Duration::from_millis(2));
     assert!(!requested(&vcpu.apic().unwrap()), "KVM asks by itself: there is nothing to settle");
-    let settled = vcpu.settle(&mut bus).unwrap();
-    assert!(requested(&settled));
+    let start = Instant::now();
+    let settled = vcpu.settle(&mut bus, || start.elapsed().as_nanos() as u64).unwrap();
+    assert!(requested(&settled.page));
     assert!(requested(&vcpu.apic().unwrap()));
     // It did not run meanwhile.
     assert_eq!(vcpu.state(0).unwrap().rip, before.rip);

@@ -38,13 +38,6 @@ impl KvmBus {
     }
 }
 
-impl KvmBus {
-    /// Virtual time now.
-    pub(super) fn now(&self) -> u64 {
-        lock(&self.board).clock.now(0)
-    }
-}
-
 impl Bus for KvmBus {
     fn port_in(&mut self, _: u64, port: u16, size: u8) -> u32 {
         self.access(|board| board.port_in(0, port, size))

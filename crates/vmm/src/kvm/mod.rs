@@ -23,7 +23,7 @@ mod threads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use accel_kvm::{ApicPage, CpuidPolicy, KvmAccelerator, KvmVcpu};
+use accel_kvm::{ApicPage, CpuidPolicy, KvmAccelerator, KvmVcpu, PROMPT_NS, Reading};
 use cpu::{AcceleratorError, CpuModel, CpuState, Topology, Vcpu};
 use devices::LapicState;
 use machine::MachineConfig;
@@ -36,7 +36,7 @@ use crate::soft::SLICE;
 use crate::state::{SchedulerState, StateError};
 use bus::KvmLapics;
 use notify::Notifier;
-use threads::{Ended, Seen, Stoppable, Threads};
+use threads::{Ended, Stoppable, Threads};
 
 /// Wakes the machine's thread.
 pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -60,6 +60,9 @@ enum Timers {
     Running,
     Stopped,
 }
+
+/// How often a local APIC is written at most.
+const TRIES: usize = 32;
 
 /// Writes a local APIC into KVM; what of its timer is due comes first.
 fn write_lapic(
@@ -173,11 +176,20 @@ impl KvmCpus {
     }
 
     /// Writes the local APICs into KVM. Their timers run from the very moment at which each is
-    /// written, so each is as the clock has it then.
+    /// written, so each is as the clock has it then; one that took too long for that is written
+    /// anew.
     fn write_lapics(&mut self, board: &Board, timers: Timers) -> Result<(), StateError> {
-        for (index, (_, lapic)) in self.held.iter_mut().enumerate() {
+        for (index, (_, held)) in self.held.iter_mut().enumerate() {
             let vcpu = &mut self.threads.vcpu(index).vcpu;
-            write_lapic(index as u32, vcpu, lapic, board.clock.now(0), timers)?;
+            let before = held.clone();
+            for _ in 0..TRIES {
+                let now = board.clock.now(0);
+                *held = before.clone();
+                write_lapic(index as u32, vcpu, held, now, timers)?;
+                if timers == Timers::Stopped || board.clock.now(0) - now <= PROMPT_NS {
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -194,7 +206,7 @@ impl KvmCpus {
             // Where the timer stood when the thread stopped is known to the point; what it did
             // since, KVM may have counted and not requested, so it is worked out. All else is as it
             // is now.
-            let stopped = seen.take().unwrap_or_else(|| Seen { page: page.clone(), at: now });
+            let stopped = seen.take().unwrap_or_else(|| Reading { page: page.clone(), at: now });
             model.advance(stopped.at);
             model.take_page(stopped.at, stopped.page.base, &stopped.page.registers)?;
             model.advance(now);

@@ -6,12 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use accel_kvm::{ApicPage, Kicker, KvmVcpu};
+use accel_kvm::{Kicker, KvmVcpu, Reading};
 use cpu::{AcceleratorError, Exit, Vcpu};
 
 use super::Waker as Callback;
 use super::bus::{Flag, KvmBus};
-use crate::machine::SharedBoard;
+use crate::machine::{SharedBoard, lock};
 
 /// How long a thread that was kicked may take before it is kicked again.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
@@ -146,8 +146,8 @@ impl Drop for Running<'_> {
 /// A vCPU, and what its thread has seen when it stopped.
 pub(super) struct Stoppable {
     pub(super) vcpu: KvmVcpu,
-    /// None if it never ran, or cannot go on.
-    pub(super) seen: Option<Seen>,
+    /// Its local APIC at a virtual time; none if it never ran, or cannot go on.
+    pub(super) seen: Option<Reading>,
 }
 
 struct One {
@@ -166,22 +166,17 @@ fn take(vcpu: &Mutex<Stoppable>) -> MutexGuard<'_, Stoppable> {
     vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The local APIC of a vCPU that has stopped, and the virtual time at which it was read.
-pub(super) struct Seen {
-    pub(super) page: ApicPage,
-    pub(super) at: u64,
-}
-
 fn work(index: u32, vcpu: &Mutex<Stoppable>, board: SharedBoard, shared: &Arc<Shared>) {
-    let mut bus = KvmBus::new(index as usize, board, Arc::clone(shared));
+    let mut bus = KvmBus::new(index as usize, Arc::clone(&board), Arc::clone(shared));
+    let clock = || lock(&board).clock.now(0);
     while shared.wait_to_run() {
         let _running = Running(shared, index);
         let Stoppable { vcpu, seen } = &mut *take(vcpu);
         *seen = None;
         match run(vcpu, &mut bus, shared) {
             Ok(Exit::Shutdown) => shared.end(Ended::Shutdown(index)),
-            Ok(_) => match vcpu.settle(&mut bus) {
-                Ok(page) => *seen = Some(Seen { page, at: bus.now() }),
+            Ok(_) => match vcpu.settle(&mut bus, clock) {
+                Ok(reading) => *seen = Some(reading),
                 Err(error) => shared.fail(error),
             },
             Err(error) => shared.fail(error),
