@@ -6,6 +6,9 @@
 //! in between would lose the interrupt. A KVM_RUN that a signal interrupts before it enters the
 //! guest passes through that loop; `immediate_exit` does not, since it returns before.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use cpu::{AcceleratorError, Bus};
 use vmm_sys_util::signal::{block_signal, clear_signal, unblock_signal};
 
@@ -29,8 +32,14 @@ pub struct Reading {
     pub at: u64,
 }
 
-/// Registers of the page: the timer's entry of the local vector table, and its current count.
+/// How long a periodic timer is waited for whose count stands at zero: its end was due, and the host
+/// has not come to it. How late that is cannot be read.
+const LATE: Duration = Duration::from_millis(50);
+const LATE_STEP: Duration = Duration::from_micros(50);
+
+/// Registers of the page: the timer's entry of the local vector table, and its counts.
 const LVT_TIMER: usize = 0x32;
+const INITIAL_COUNT: usize = 0x38;
 const CURRENT_COUNT: usize = 0x39;
 const LVT_PERIODIC: u32 = 1 << 17;
 
@@ -42,6 +51,13 @@ fn ended(before: &ApicPage, after: &ApicPage) -> bool {
     } else {
         count(before) != 0 && count(after) == 0
     }
+}
+
+/// Whether the end of a period was due and has not come.
+fn is_late(page: &ApicPage) -> bool {
+    page.registers[LVT_TIMER] & LVT_PERIODIC != 0
+        && page.registers[INITIAL_COUNT] != 0
+        && page.registers[CURRENT_COUNT] == 0
 }
 
 impl KvmVcpu {
@@ -76,10 +92,16 @@ impl KvmVcpu {
 
     /// Reads the local APIC; with how long that took.
     fn read_apic(&self, clock: &impl Fn() -> u64) -> Result<(Reading, u64), AcceleratorError> {
-        let from = clock();
-        let page = self.apic()?;
-        let took = clock() - from;
-        Ok((Reading { page, at: from + took / 2 }, took))
+        let began = Instant::now();
+        loop {
+            let from = clock();
+            let page = self.apic()?;
+            let took = clock() - from;
+            if !is_late(&page) || began.elapsed() > LATE {
+                return Ok((Reading { page, at: from + took / 2 }, took));
+            }
+            thread::sleep(LATE_STEP);
+        }
     }
 
     /// Enters KVM with a signal pending, so that it does all that it does before a guest is

@@ -80,7 +80,7 @@ fn move_away(
         &Cancel::new(),
     );
     let (taken, filling) = receiving.join().unwrap().unwrap_or_else(|error| {
-        panic!("{error}; {:?}", sent.as_ref().err().map(ToString::to_string))
+        panic!("{error}; {:?}\n{}", sent.as_ref().err().map(ToString::to_string), printed.text())
     });
     let outcome = sent.unwrap();
     match (outcome.owed, filling) {
