@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use migration::{Outcome, Progress, Settings, Verify};
+use migration::{Outcome, PostCopy, Progress, Serving, Settings, Verify};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a line at most: certificates travel in one.
@@ -53,6 +53,12 @@ pub struct MigrateSettings {
     pub insecure: bool,
     /// For how long the destination may be silent, in milliseconds.
     pub idle_timeout_ms: Option<u64>,
+    /// Whether the guest may run at the destination before all of its memory is there.
+    pub post_copy: bool,
+    /// If so, after how many rounds at the latest.
+    pub post_copy_after: Option<u32>,
+    /// The guest runs at the destination already and misses memory: go on over a new link.
+    pub recover: bool,
 }
 
 impl MigrateSettings {
@@ -70,6 +76,10 @@ impl MigrateSettings {
         }
         if let Some(limit) = self.idle_timeout_ms {
             settings = settings.with_idle_timeout(Duration::from_millis(limit));
+        }
+        if self.post_copy {
+            let post_copy = self.post_copy_after.map_or_else(PostCopy::default, PostCopy::after);
+            settings.post_copy = Some(post_copy);
         }
         if let Some(rounds) = self.max_rounds {
             settings.max_rounds = rounds;
@@ -101,6 +111,14 @@ pub enum Request {
     },
     /// Cancel the migration that runs on this connection.
     Cancel,
+    /// Let the guest that is being moved run at the destination now, before all of its memory is
+    /// there.
+    PostCopy,
+    /// Listen for the source of a machine that misses memory.
+    Listen {
+        /// Where: `tcp:` or `unix:`.
+        address: String,
+    },
     /// Who owns the machine, and how that is known.
     Owner,
     /// Say what became of a grant that nobody could confirm.
@@ -117,7 +135,8 @@ pub struct Status {
     /// The machine's name.
     pub name: String,
     /// `running`, `paused`, `unconfirmed` (paused, and perhaps granted away), `gone`, or how it
-    /// ended.
+    /// ended; in words, if it runs here without all of its memory, or elsewhere without what is
+    /// still here.
     pub state: String,
     /// The process.
     pub pid: u32,
@@ -222,6 +241,8 @@ pub struct Summary {
     pub rounds: Vec<RoundReport>,
     /// Whether somebody said that it arrived.
     pub confirmed: bool,
+    /// Pages of memory that came after the guest ran there.
+    pub late_pages: u64,
 }
 
 fn microseconds(duration: Duration) -> u64 {
@@ -248,6 +269,7 @@ impl From<&Outcome> for Summary {
                 })
                 .collect(),
             confirmed: outcome.confirmed,
+            late_pages: outcome.owed.as_ref().map_or(0, Serving::pages),
         }
     }
 }
@@ -258,6 +280,11 @@ impl From<&Outcome> for Summary {
 pub enum Reply {
     /// It was done.
     Done,
+    /// It listens here.
+    Listening {
+        /// The address, with the port that was found.
+        address: String,
+    },
     /// What the machine is doing.
     Status(Status),
     /// A migration has come this far; more replies follow.

@@ -27,8 +27,23 @@ pub trait Controlled: Send + Sync + 'static {
     /// # Errors
     /// If it cannot go on.
     fn resume(&self) -> Result<(), String>;
+    /// Whether the machine may be ended.
+    ///
+    /// # Errors
+    /// If somebody else needs what it has.
+    fn check_quit(&self) -> Result<(), String>;
     /// Ends the machine.
     fn quit(&self);
+    /// Lets the guest that is being moved run at the destination now.
+    ///
+    /// # Errors
+    /// If it is not being moved, or not allowed to.
+    fn post_copy(&self) -> Result<(), String>;
+    /// Listens for the source of a machine that misses memory; returns where.
+    ///
+    /// # Errors
+    /// If nothing is missing, or nobody can listen there.
+    fn listen(&self, address: &str) -> Result<String, String>;
     /// Presses the power button.
     fn power_button(&self);
     /// Moves the guest away.
@@ -118,6 +133,12 @@ fn serve(connection: UnixStream, machine: &dyn Controlled) {
                 return;
             }
             Ok(Request::Quit) => {
+                if let Err(reason) = machine.check_quit() {
+                    if say(&writer, &Reply::Failed { reason }).is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 // The process may be gone before an answer that comes after.
                 let _ = say(&writer, &Reply::Done);
                 machine.quit();
@@ -154,6 +175,11 @@ fn answer(machine: &dyn Controlled, request: &Request) -> Reply {
             Reply::Done
         }
         Request::Owner => Reply::Owner(machine.owner()),
+        Request::PostCopy => done(machine.post_copy()),
+        Request::Listen { address } => match machine.listen(address) {
+            Ok(address) => Reply::Listening { address },
+            Err(reason) => Reply::Failed { reason },
+        },
         Request::Cancel | Request::Quit | Request::Migrate { .. } | Request::Resolve { .. } => {
             Reply::Failed { reason: "no migration runs on this connection".to_owned() }
         }
@@ -234,6 +260,15 @@ mod tests {
         fn resume(&self) -> Result<(), String> {
             Ok(())
         }
+        fn check_quit(&self) -> Result<(), String> {
+            Ok(())
+        }
+        fn post_copy(&self) -> Result<(), String> {
+            Err("it is not being moved".into())
+        }
+        fn listen(&self, address: &str) -> Result<String, String> {
+            Ok(address.to_owned())
+        }
         fn quit(&self) {
             self.quit.store(true, Ordering::SeqCst);
         }
@@ -261,7 +296,14 @@ mod tests {
                 }
                 return Err("cancelled".into());
             }
-            Ok(Summary { total_us: 1, downtime_us: 1, bytes: 3, rounds: vec![], confirmed: true })
+            Ok(Summary {
+                total_us: 1,
+                downtime_us: 1,
+                bytes: 3,
+                rounds: vec![],
+                confirmed: true,
+                late_pages: 0,
+            })
         }
         fn owner(&self) -> OwnerReport {
             OwnerReport {

@@ -32,6 +32,13 @@ pub enum Command {
     Restore(ReceiveOptions),
     /// Move a running machine to tcp:HOST:PORT, unix:PATH, exec:COMMAND or file:PATH.
     Migrate(MigrateOptions),
+    /// Let a guest that is being moved run at the destination now; what is missing of its memory
+    /// follows it. The migration must have been started with --allow-postcopy, --postcopy or
+    /// --postcopy-after.
+    Postcopy {
+        /// The machine's name.
+        vm: String,
+    },
     /// List the machines of this user.
     Ps,
     /// Stop a guest.
@@ -216,6 +223,10 @@ pub struct ResolveOptions {
 pub struct ReceiveOptions {
     /// tcp:HOST:PORT, unix:PATH, or file:PATH, exec:COMMAND, fd:N.
     pub address: String,
+    /// Have a machine that runs here, and whose link to the rest of its memory was lost, listen at
+    /// this address for its source. (It also listens where it was received.)
+    #[arg(long, value_name = "VM")]
+    pub recover: Option<String>,
     /// For how long the source may be silent before the link is taken for lost, in milliseconds
     /// [default: 10000].
     #[arg(long, value_name = "MS")]
@@ -285,6 +296,19 @@ pub struct MigrateOptions {
     /// Rounds at most.
     #[arg(long)]
     pub max_rounds: Option<u32>,
+    /// Let the guest run there after the first round of memory; what is missing then follows it.
+    #[arg(long, conflicts_with = "postcopy_after")]
+    pub postcopy: bool,
+    /// The same after so many rounds; 0 for at once.
+    #[arg(long, value_name = "ROUNDS")]
+    pub postcopy_after: Option<u32>,
+    /// The same if the rounds do not converge, or upon `ferry postcopy VM`.
+    #[arg(long)]
+    pub allow_postcopy: bool,
+    /// The guest runs there already, and the link was lost on which its memory followed: go on over
+    /// a new one.
+    #[arg(long, conflicts_with_all = ["postcopy", "postcopy_after", "allow_postcopy"])]
+    pub recover: bool,
     #[command(flatten)]
     pub tls: TlsOptions,
     /// The destination's name, as in its certificate [default: the host in the address].

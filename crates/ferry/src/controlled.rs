@@ -8,12 +8,13 @@ use std::time::Duration;
 use control::{Controlled, MigrateSettings, OwnerReport, ProgressReport, Status, Summary};
 use machine::format_uuid;
 use migration::{
-    Cancel, MigrationError, MigrationSource, Observer, Outcome, Ownership, Progress, Settled,
-    Standing, Word,
+    Cancel, Failure, Filling, MigrationError, MigrationSource, Observer, Outcome, Ownership,
+    PostCopy, Progress, Served, Serving, Settled, Standing, Word,
 };
-use transport::Address;
+use transport::{Address, Listener};
 use vmm::{Vm, VmState};
 
+use crate::recovery;
 use crate::secure::Route;
 
 /// How long a destination may take to answer the call.
@@ -37,6 +38,10 @@ pub struct ControlledVm {
     ran: AtomicBool,
     /// The guest is this process's, and its disks could not be taken.
     without_disks: AtomicBool,
+    /// How the migration that is under way is told to go on by post-copy.
+    post_copy: Mutex<Option<PostCopy>>,
+    /// The guest runs elsewhere, or may, and some of its memory is only here.
+    owed: Mutex<Option<Serving>>,
     itself: Weak<Self>,
 }
 
@@ -70,6 +75,8 @@ impl ControlledVm {
             doubt: AtomicBool::new(false),
             ran: AtomicBool::new(false),
             without_disks: AtomicBool::new(false),
+            post_copy: Mutex::default(),
+            owed: Mutex::default(),
             itself: itself.clone(),
         })
     }
@@ -102,6 +109,82 @@ impl ControlledVm {
         self.ownership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a guest that runs elsewhere, or may, still needs of this process.
+    fn owed(&self) -> Option<Serving> {
+        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        owed.clone().filter(|owed| !owed.is_done())
+    }
+
+    fn set_owed(&self, owed: Option<Serving>) {
+        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = owed;
+    }
+
+    fn check_nothing_owed(&self) -> Result<(), String> {
+        match self.owed() {
+            None => Ok(()),
+            Some(owed) => Err(format!(
+                "its guest has moved, and {} pages of its memory are known to be here only; use \
+                 `ferry migrate --recover {} ADDRESS`",
+                owed.left(),
+                self.vm.config().name
+            )),
+        }
+    }
+
+    /// The guest runs elsewhere: ends this process's part, unless that is needed there.
+    fn leave(&self) {
+        match self.check_nothing_owed() {
+            Ok(()) => self.vm.set_gone(),
+            Err(reason) => eprintln!("ferry: {}: {reason}", self.vm.config().name),
+        }
+    }
+
+    /// Serves, until the destination has everything.
+    fn serve(
+        &self,
+        serve: impl FnOnce(&Serving) -> Result<Served, Failure>,
+    ) -> Result<Option<Serving>, String> {
+        let Some(owed) = self.owed() else { return Ok(None) };
+        match serve(&owed) {
+            Ok(_) => Ok(Some(owed)),
+            Err(failure) => {
+                let reason = self.check_nothing_owed().err().unwrap_or_default();
+                Err(format!("{}: {reason}", failure.sentence()))
+            }
+        }
+    }
+
+    /// Goes on with serving over a new link.
+    fn recover(
+        &self,
+        address: &str,
+        settings: &MigrateSettings,
+        observer: &mut dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Summary, String> {
+        if self.owed().is_none() {
+            return Err("the destination needs nothing of this machine".to_owned());
+        }
+        let address: Address = address.parse().map_err(|error| format!("{error}"))?;
+        let channel = Route::new(&address, settings)
+            .and_then(|route| route.open(&address, CONNECT_LIMIT))
+            .map_err(|error| format!("{error:#}"))?;
+        let served = self.serve(|owed| owed.recover(channel, observer, cancel))?;
+        // Whoever answered as the destination of this move runs the guest.
+        if self.doubt.load(Ordering::Acquire) {
+            self.settle(Some(Word::Gone));
+        }
+        self.answering.store(true, Ordering::Release);
+        Ok(Summary {
+            total_us: 0,
+            downtime_us: 0,
+            bytes: 0,
+            rounds: Vec::new(),
+            confirmed: true,
+            late_pages: served.map_or(0, |served| served.pages()),
+        })
+    }
+
     fn idle(&self) -> Result<MutexGuard<'_, ()>, String> {
         self.moving.try_lock().map_err(|_| "a migration is under way".to_owned())
     }
@@ -128,6 +211,7 @@ impl ControlledVm {
         let address: Address = address.parse().map_err(|error| format!("{error}"))?;
         let route = Route::new(&address, settings).map_err(|error| format!("{error:#}"))?;
         let settings = settings.resolve(address.is_two_way());
+        *self.post_copy.lock().unwrap_or_else(PoisonError::into_inner) = settings.post_copy.clone();
         let mut source = self.vm.source();
         let stays = |error| format!("{}; the guest goes on here", sentence(&error));
         Ok(if address.is_two_way() {
@@ -147,6 +231,9 @@ impl ControlledVm {
         let settled = migration::settle(&mut self.vm.source(), &mut self.ownership(), resume, word);
         if !matches!(settled, Settled::Undecided(_)) {
             self.doubt.store(false, Ordering::Release);
+        }
+        if matches!(settled, Settled::Here | Settled::NotResumed(_)) {
+            self.set_owed(None);
         }
         if let Settled::NotResumed(_) = settled {
             self.set_without_disks();
@@ -182,7 +269,7 @@ impl ControlledVm {
                         return;
                     }
                     Settled::Gone => {
-                        vm.vm.set_gone();
+                        vm.leave();
                         return;
                     }
                 }
@@ -200,6 +287,22 @@ impl Controlled for ControlledVm {
         Status {
             name: config.name.clone(),
             state: match status.state {
+                _ if self.owed().is_some() => self.owed().map_or_else(String::new, |owed| {
+                    let (left, of) = (owed.left(), owed.pages());
+                    if owed.is_linked() {
+                        format!("moved, {left} of {of} pages still to be served")
+                    } else {
+                        format!("moved, link lost, {left} of {of} pages still to be served")
+                    }
+                }),
+                VmState::Running | VmState::Paused if self.vm.missing_pages() > 0 => {
+                    let (pages, filling) = (self.vm.missing_pages(), self.vm.filling());
+                    if filling.is_some_and(Filling::is_linked) {
+                        format!("running, {pages} pages to come")
+                    } else {
+                        format!("waiting for the source, {pages} pages missing")
+                    }
+                }
                 VmState::Running => "running".to_owned(),
                 VmState::Paused if self.doubt.load(Ordering::Acquire) => "unconfirmed".to_owned(),
                 VmState::Paused => "paused".to_owned(),
@@ -217,12 +320,14 @@ impl Controlled for ControlledVm {
 
     fn pause(&self) -> Result<(), String> {
         let _idle = self.idle()?;
+        self.check_nothing_owed()?;
         self.vm.pause().map_err(|error| error.to_string())
     }
 
     fn resume(&self) -> Result<(), String> {
         let _idle = self.idle()?;
         self.check_no_doubt()?;
+        self.check_nothing_owed()?;
         if self.without_disks.load(Ordering::Acquire) {
             self.vm.source().retake().map_err(|error| sentence(error.as_ref()))?;
             self.without_disks.store(false, Ordering::Release);
@@ -230,8 +335,37 @@ impl Controlled for ControlledVm {
         self.vm.resume().map_err(|error| error.to_string())
     }
 
+    fn check_quit(&self) -> Result<(), String> {
+        self.check_nothing_owed()
+    }
+
     fn quit(&self) {
         self.vm.quit();
+    }
+
+    fn post_copy(&self) -> Result<(), String> {
+        let post_copy = self.post_copy.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*post_copy {
+            Some(post_copy) => {
+                post_copy.switch();
+                Ok(())
+            }
+            None => Err("it is not being moved, or its migration was started without \
+                         --allow-postcopy"
+                .to_owned()),
+        }
+    }
+
+    fn listen(&self, address: &str) -> Result<String, String> {
+        let Some(filling) = self.vm.filling() else {
+            return Err("it waits for nobody".to_owned());
+        };
+        let address: Address = address.parse().map_err(|error| format!("{error}"))?;
+        let listener = Listener::bind(&address).map_err(|error| sentence(&error))?;
+        recovery::check(&listener).map_err(|error| format!("{error:#}"))?;
+        let address = listener.address().to_string();
+        recovery::listen(self.vm.config().name.clone(), listener, filling.clone());
+        Ok(address)
     }
 
     fn power_button(&self) {
@@ -246,18 +380,29 @@ impl Controlled for ControlledVm {
         cancel: &Cancel,
     ) -> Result<Summary, String> {
         let _moving = self.idle()?;
+        if settings.recover {
+            return self.recover(address, settings, &mut Report(progress), cancel);
+        }
         self.check_no_doubt()?;
+        self.check_nothing_owed()?;
+        self.vm.check_complete().map_err(|error| error.to_string())?;
         let ran = self.vm.status().state == VmState::Running;
         *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
         let mut ownership = self.ownership();
         let mut report = Report(progress);
         let outcome = self.run_migration(address, settings, &mut ownership, &mut report, cancel)?;
+        *self.post_copy.lock().unwrap_or_else(PoisonError::into_inner) = None;
         match outcome {
             Ok(outcome) => {
+                drop(ownership);
+                self.set_owed(outcome.owed.clone());
+                // The guest is there: what it still needs is not cancelled by a word.
+                self.serve(|owed| owed.serve(&mut report, &Cancel::new()))?;
                 self.answering.store(true, Ordering::Release);
                 Ok((&outcome).into())
             }
             Err(error) => {
+                self.set_owed(error.owed.clone());
                 match error.standing {
                     Standing::Unconfirmed => self.enter_doubt(ran, ownership.is_in_dispute()),
                     Standing::NotResumed(_) => self.set_without_disks(),
@@ -294,11 +439,13 @@ impl Controlled for ControlledVm {
             (Settled::Here, true) => Ok(false),
             (Settled::Here, false) => Err("the record says that it is here: it goes on".to_owned()),
             (Settled::Gone, false) => {
-                self.answering.store(true, Ordering::Release);
+                if self.owed().is_none() {
+                    self.answering.store(true, Ordering::Release);
+                }
                 Ok(true)
             }
             (Settled::Gone, true) => {
-                self.vm.set_gone();
+                self.leave();
                 Err("the record says that it is elsewhere: it ends here".to_owned())
             }
             (Settled::NotResumed(why), _) => Err(format!("it is here, paused: {why}")),
@@ -307,7 +454,7 @@ impl Controlled for ControlledVm {
     }
 
     fn after_move(&self) {
-        self.vm.set_gone();
+        self.leave();
         self.answering.store(false, Ordering::Release);
     }
 }

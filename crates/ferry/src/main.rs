@@ -10,6 +10,7 @@ mod inspect;
 mod move_away;
 mod options;
 mod receive;
+mod recovery;
 mod running;
 mod saved;
 mod secure;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         cli::Command::Receive(options) => receive::receive(&options),
         cli::Command::Restore(options) => receive::restore(&options),
         cli::Command::Migrate(options) => move_away::migrate(&options),
+        cli::Command::Postcopy { vm } => move_away::tell(&vm, &control::Request::PostCopy),
         cli::Command::Ps => move_away::list(),
         cli::Command::Pause { vm } => move_away::tell(&vm, &control::Request::Pause),
         cli::Command::Resume { vm } => move_away::tell(&vm, &control::Request::Resume),

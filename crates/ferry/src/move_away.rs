@@ -1,4 +1,4 @@
-//! Commands that speak to a running machine: `migrate`, `ps`, `pause`, `resume`, `quit`.
+//! Commands that speak to a running machine: `migrate`, `postcopy`, `ps`, `pause`, `resume`, `quit`.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -70,6 +70,9 @@ pub fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
         max_rounds: options.max_rounds,
         allow_longer_pause: options.allow_longer_pause,
         idle_timeout_ms: options.idle_timeout,
+        post_copy: options.postcopy || options.postcopy_after.is_some() || options.allow_postcopy,
+        post_copy_after: options.postcopy_after.or(options.postcopy.then_some(1)),
+        recover: options.recover,
     };
     let mut client = connect(&options.vm)?;
     let mut second = client.second()?;
@@ -77,7 +80,7 @@ pub fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
     let handle = signals.handle();
     let waiting = thread::spawn(move || {
         if signals.forever().next().is_some() {
-            eprintln!("\nferry: cancelling; the guest goes on where it is");
+            eprintln!("\nferry: cancelling; a guest that has not gone yet stays where it is");
             // Any word on the connection cancels; if it is gone, so is the migration.
             let _ = second.write_all(b"cancel\n");
         }
@@ -115,8 +118,8 @@ pub fn carry_out(
         match client.reply()? {
             Reply::Progress(report) => progress(&report),
             Reply::Moved(summary) => return Ok(summary),
-            Reply::Failed { reason } => bail!("{vm} was not moved to {address}: {reason}"),
-            Reply::Done | Reply::Status(_) | Reply::Owner(_) => {
+            Reply::Failed { reason } => bail!("the move of {vm} to {address} failed: {reason}"),
+            Reply::Done | Reply::Status(_) | Reply::Owner(_) | Reply::Listening { .. } => {
                 bail!("{vm} gives an answer to another question")
             }
         }
@@ -125,6 +128,14 @@ pub fn carry_out(
 
 /// A line that says how far a migration has come.
 pub fn progress_line(report: &ProgressReport) -> String {
+    if report.phase == "postcopy" {
+        return format!(
+            "{} the guest runs there; {} of {} missing pages sent",
+            text::bar(report.pages_done, report.pages, BAR),
+            report.pages_done,
+            report.pages
+        );
+    }
     let rate = report.link_rate.map_or(String::new(), |rate| format!(", {}/s", text::bytes(rate)));
     format!(
         "{} round {} {} of {} pages, {}{rate}",
@@ -155,14 +166,25 @@ fn print_summary(options: &MigrateOptions, summary: &Summary) {
             );
         }
     }
+    if options.recover {
+        println!(
+            "{} is all at {}: {} pages had been missing",
+            options.vm, options.address, summary.late_pages
+        );
+        return;
+    }
     println!(
-        "{} moved to {}: {} in all, {} downtime, {} in {} rounds{}",
+        "{} moved to {}: {} in all, {} downtime, {} in {} rounds{}{}",
         options.vm,
         options.address,
         text::time(summary.total_us),
         text::time(summary.downtime_us),
         text::bytes(summary.bytes),
         summary.rounds.len(),
+        match summary.late_pages {
+            0 => String::new(),
+            pages => format!(", {pages} pages after the guest"),
+        },
         if summary.confirmed { "" } else { "; nobody said that it arrived" }
     );
 }

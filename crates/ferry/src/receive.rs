@@ -13,11 +13,15 @@ use vmm::{Endpoints, VmTarget};
 use crate::arbiter::Chosen;
 use crate::cli::ReceiveOptions;
 use crate::options::{self, Outputs};
+use crate::recovery;
 use crate::running::{self, Listening};
 use crate::secure::{self, Guard};
 
 /// `ferry receive ADDRESS`.
 pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
+    if let Some(vm) = &options.recover {
+        return recovery::recover(vm, &options.address);
+    }
     let address: Address = options.address.parse()?;
     if !address.is_two_way() {
         return take(options, &address);
@@ -42,8 +46,7 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     };
     let received =
         migration::receive(&mut target, channel, &mut ownership, &settings, &mut Silent, &cancel);
-    drop(listener);
-    finish(received, target, &keyboard, ownership)
+    finish(received, target, &keyboard, ownership, Some((listener, guard)))
 }
 
 /// `ferry restore ADDRESS`.
@@ -66,7 +69,7 @@ fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
         &mut Silent,
         &Cancel::new(),
     );
-    finish(received, target, &keyboard, ownership)
+    finish(received, target, &keyboard, ownership, None)
 }
 
 type Keyboard = Arc<Mutex<Result<Option<String>>>>;
@@ -93,6 +96,7 @@ fn finish(
     target: VmTarget,
     keyboard: &Keyboard,
     ownership: Ownership,
+    door: Option<(Listener, Guard)>,
 ) -> Result<ExitCode> {
     let stuck = match received {
         Ok(_) => None,
@@ -101,6 +105,10 @@ fn finish(
         Err(error) => return Err(anyhow!("{error}")),
     };
     let vm = target.into_vm().context("the machine was not taken over")?;
+    if let Some((filling, (listener, guard))) = vm.filling().zip(door) {
+        recovery::guard_by(guard);
+        recovery::listen(vm.config().name.clone(), listener, filling.clone());
+    }
     running::say_accelerator(&vm);
     let mut kept = keyboard.lock().unwrap_or_else(PoisonError::into_inner);
     let keyboard = std::mem::replace(&mut *kept, Ok(None));

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use control::{Server, socket_path};
+use control::{Controlled, Server, socket_path};
 use migration::Ownership;
 use vmm::{Choice, End, Vm, VmState};
 
@@ -74,7 +74,8 @@ impl Listening {
                 return Err(error);
             }
         };
-        Ok(Self { controlled, server, asked: hear_signals(vm)? })
+        let asked = hear_signals(&controlled)?;
+        Ok(Self { controlled, server, asked })
     }
 
     /// The guest could not be started, perhaps for want of its disks.
@@ -88,8 +89,8 @@ impl Listening {
     /// # Errors
     /// If signals cannot be handled.
     pub fn for_arrived(vm: &Vm, ownership: Ownership) -> Result<Self> {
-        let asked = hear_signals(vm)?;
         let controlled = ControlledVm::new(vm.clone(), ownership);
+        let asked = hear_signals(&controlled)?;
         let started = Instant::now();
         let server = loop {
             match serve(&controlled) {
@@ -112,9 +113,13 @@ fn serve(controlled: &Arc<ControlledVm>) -> Result<Server> {
         .with_context(|| format!("cannot listen at {} for the machine {name}", path.display()))
 }
 
-fn hear_signals(vm: &Vm) -> Result<Asked> {
-    let vm = vm.clone();
-    signals::on_end(move || vm.quit()).context("cannot handle signals")
+fn hear_signals(controlled: &Arc<ControlledVm>) -> Result<Asked> {
+    let controlled = Arc::clone(controlled);
+    let end = move || match controlled.check_quit() {
+        Ok(()) => controlled.quit(),
+        Err(reason) => eprintln!("ferry: {reason}; another signal ends this process all the same"),
+    };
+    signals::on_end(end).context("cannot handle signals")
 }
 
 /// The machine has ended here, in order.

@@ -223,9 +223,18 @@ impl Vm {
         self.filling.as_ref().filter(|filling| !filling.is_released())
     }
 
-    /// Its threads may be waiting for missing pages, and then answer nobody.
-    pub(crate) fn check_complete(&self) -> Result<(), VmError> {
-        match self.filling.as_ref().map_or(0, Filling::left) {
+    /// Pages of its memory that have not arrived yet.
+    pub fn missing_pages(&self) -> u64 {
+        self.filling.as_ref().map_or(0, Filling::left)
+    }
+
+    /// Refuses what needs all of the machine: its threads may be waiting for missing pages, and
+    /// then answer nobody.
+    ///
+    /// # Errors
+    /// If some of its memory has not arrived yet.
+    pub fn check_complete(&self) -> Result<(), VmError> {
+        match self.missing_pages() {
             0 => Ok(()),
             pages => Err(VmError::Incomplete(pages)),
         }
