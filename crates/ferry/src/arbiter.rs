@@ -58,6 +58,29 @@ impl Chosen {
         Ok(base.join("ferry"))
     }
 
+    /// The folders in which records and locks of a machine that is to arrive may be kept.
+    ///
+    /// # Errors
+    /// If there is no place for them.
+    pub fn folders(&self, host: &HostConfig) -> Result<Vec<PathBuf>> {
+        if let Keeper::None = self.keeper {
+            return Ok(Vec::new());
+        }
+        let state = self.state_folder()?;
+        fs::create_dir_all(&state)
+            .with_context(|| format!("cannot keep records in {}", state.display()))?;
+        let mut folders = vec![state];
+        if let Keeper::File = self.keeper {
+            let files = host.disk.values().filter_map(|disk| disk.path.canonicalize().ok());
+            folders.extend(
+                files
+                    .filter(|path| path.is_file())
+                    .filter_map(|path| path.parent().map(Path::to_owned)),
+            );
+        }
+        Ok(folders)
+    }
+
     /// The keeper of a machine's record, if one is kept.
     fn open(&self, vm: VmId, disk: Option<&Path>) -> Result<Option<Box<dyn Arbiter>>> {
         let in_folder = || -> Result<FileArbiter> {

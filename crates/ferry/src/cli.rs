@@ -231,6 +231,13 @@ pub struct ReceiveOptions {
     /// [default: 10000].
     #[arg(long, value_name = "MS")]
     pub idle_timeout: Option<u64>,
+    /// Keep every right that this process has, to debug it: without this it gives up all files and
+    /// system calls that it does not need before it reads the first byte.
+    #[arg(long)]
+    pub no_sandbox: bool,
+    /// A folder that the process may go on to use, for a later `migrate VM file:PATH` into it.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "no_sandbox")]
+    pub sandbox_folder: Vec<PathBuf>,
     #[command(flatten)]
     pub tls: TlsOptions,
     /// Name of a source that may move a machine here, as in its certificate; may be given several

@@ -14,6 +14,7 @@ use migration::{
 use transport::{Address, Listener};
 use vmm::{Vm, VmState};
 
+use crate::confinement;
 use crate::recovery;
 use crate::secure::Route;
 
@@ -220,6 +221,7 @@ impl ControlledVm {
                 .map_err(|error| format!("{error:#}; the guest goes on here"))?;
             migration::migrate(&mut source, channel, ownership, &settings, observer, cancel)
         } else {
+            confinement::check_sink(&address)?;
             let sink = transport::open_sink(&address, Some(PIPE_LIMIT)).map_err(stays)?;
             migration::save_to(&mut source, sink, ownership, &settings, observer, cancel)
         })

@@ -47,6 +47,7 @@ struct Line {
 pub fn doctor() -> Result<ExitCode> {
     let mut lines = kvm();
     lines.extend([userfaultfd(), huge_pages(), memory(), locks(), tap()]);
+    lines.extend(confinement());
     println!("{:<32}  {:<6}  FOUND", "WHAT", "THERE");
     for Line { thing, standing, here, .. } in &lines {
         println!("{thing:<32}  {:<6}  {}", standing.word(), shortened(here));
@@ -76,6 +77,30 @@ pub fn doctor() -> Result<ExitCode> {
         None => println!("--accel auto takes the software CPU here."),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a receiving process is confined by.
+fn confinement() -> [Line; 2] {
+    let support = sandbox::support();
+    let landlock = match support.landlock {
+        0 => "this kernel has none, or it is turned off".to_owned(),
+        version => format!("version {version}"),
+    };
+    let seccomp = if support.seccomp { "filters of system calls" } else { "no filters" };
+    [
+        Line {
+            thing: "landlock",
+            standing: Standing::of(support.landlock > 0),
+            here: landlock,
+            costs: "a process that receives a machine is not kept from other files",
+        },
+        Line {
+            thing: "seccomp",
+            standing: Standing::of(support.seccomp),
+            here: seccomp.to_owned(),
+            costs: "a machine is received with --no-sandbox only",
+        },
+    ]
 }
 
 /// What fits beside the other columns on a wide terminal.

@@ -3,6 +3,7 @@
 
 mod arbiter;
 mod cli;
+mod confinement;
 mod controlled;
 mod demo;
 mod doctor;

@@ -203,6 +203,14 @@ fn output(backend: &CharacterBackend, id: &str) -> Result<Output> {
     })
 }
 
+fn open_output(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
 impl Outputs {
     /// From options and the host file.
     pub fn new(options: &HostOptions, host: &HostConfig) -> Result<Self> {
@@ -232,6 +240,22 @@ impl Outputs {
         Ok(Self { serial, consoles, serial_id })
     }
 
+    /// The files that characters go to, made if they are not there.
+    ///
+    /// # Errors
+    /// If one cannot be written.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let outputs = std::iter::once(&self.serial).chain(self.consoles.iter().map(|(_, to)| to));
+        let mut files = Vec::new();
+        for output in outputs {
+            if let Output::File(path) = output {
+                open_output(path)?;
+                files.push(path.clone());
+            }
+        }
+        Ok(files)
+    }
+
     /// Opens the outputs of a machine.
     pub fn open(&self, config: &MachineConfig) -> Result<(Endpoints, Option<String>)> {
         let mut endpoints = Endpoints::default();
@@ -249,14 +273,7 @@ impl Outputs {
                     keyboard.get_or_insert_with(|| id.clone());
                     Box::new(io::stdout())
                 }
-                Output::File(path) => {
-                    let file = OpenOptions::new()
-                        .append(true)
-                        .create(true)
-                        .open(&path)
-                        .with_context(|| format!("cannot write {}", path.display()))?;
-                    Box::new(file)
-                }
+                Output::File(path) => Box::new(open_output(&path)?),
             };
             endpoints.outputs.insert(id, writer);
         }

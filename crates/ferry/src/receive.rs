@@ -12,6 +12,7 @@ use vmm::{Endpoints, VmTarget};
 
 use crate::arbiter::Chosen;
 use crate::cli::ReceiveOptions;
+use crate::confinement;
 use crate::options::{self, Outputs};
 use crate::recovery;
 use crate::running::{self, Listening};
@@ -33,13 +34,14 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     let guard = Guard::new(&options.tls, &options.tls_peer)?;
     let listener = Listener::bind(&address)?;
     guard.check(&listener)?;
+    let (mut target, keyboard) = target(options)?;
+    let mut ownership = chosen.arriving(&options.host, target.config(), host.clone())?;
+    confinement::enter(options, &address, &host, &chosen)?;
     // A script reads this line to learn the port.
     println!("listening at {}", listener.address());
     std::io::stdout().flush()?;
     let cancel = Cancel::new();
     let channel = guard.accept(&listener, cancel.flag())?;
-    let (mut target, keyboard) = target(options)?;
-    let mut ownership = chosen.arriving(&options.host, target.config(), host)?;
     let settings = match options.idle_timeout {
         None => Settings::default(),
         Some(limit) => Settings::default().with_idle_timeout(Duration::from_millis(limit)),
@@ -60,7 +62,8 @@ fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
     let chosen = Chosen::new(&options.host.arbiter)?;
     let intake = transport::open_intake(address, None)?;
     let (mut target, keyboard) = target(options)?;
-    let mut ownership = chosen.arriving(&options.host, target.config(), host)?;
+    let mut ownership = chosen.arriving(&options.host, target.config(), host.clone())?;
+    confinement::enter(options, address, &host, &chosen)?;
     let received = migration::restore_from(
         &mut target,
         intake,

@@ -391,3 +391,41 @@ fn options_that_make_no_sense_are_refused() {
     }
     goes_on(&mut source);
 }
+
+#[test]
+fn a_receiver_gives_up_its_rights_before_the_first_byte_and_can_still_move_on() {
+    let (here, there) = (Host::new("sandbox"), Host::new("sandbox-there"));
+    let kept = there.path("kept");
+    fs::create_dir_all(&kept).unwrap();
+    let mut source = here.guest();
+    source.round();
+    let (mut receiver, address) = there.receiver(&["--sandbox-folder", &kept]);
+    let status = fs::read_to_string(format!("/proc/{}/status", receiver.child.id())).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
+    let moved = here.ferry(&["migrate", "vm", "--downtime-limit", "20000", &address]);
+    assert!(moved.status.success(), "{}", text(&moved));
+    receiver.round();
+
+    let outside = format!("file:{}", there.path("outside"));
+    for (to, sentence) in [
+        ("exec:cat", "in the sandbox, where no command can be started"),
+        (&outside, "in the sandbox, where that folder cannot be used"),
+    ] {
+        let refused = there.ferry(&["migrate", "vm", to]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused).contains(sentence), "{}", text(&refused));
+        goes_on(&mut receiver);
+    }
+    let saved = format!("file:{kept}/saved");
+    let moved = there.ferry(&["migrate", "vm", &saved]);
+    assert!(moved.status.success(), "{}", text(&moved));
+    let mut restored = there.start(&["restore", &saved]);
+    restored.round();
+    assert!(there.ferry(&["quit", "vm"]).status.success());
+
+    let (open, _) = there.receiver(&["--no-sandbox"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", open.child.id())).unwrap();
+    assert!(status.contains("Seccomp:\t0"), "{status}");
+}
