@@ -148,6 +148,7 @@ pub fn boot(options: &RunOptions, config: &MachineConfig) -> Result<Boot> {
     }
     for (holds, flag) in [
         (config.hpet, Flags::HPET),
+        (!config.cpus.promise_tsc, Flags::LAPIC_PHASE_UNPROMISED),
         (!config.cpus.promise_tsc, Flags::TSC_UNPROMISED),
         (!config.cpus.promise_cpuid, Flags::CPUID_UNPROMISED),
     ] {

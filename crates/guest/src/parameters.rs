@@ -29,8 +29,12 @@ impl Flags {
     pub const NO_PIT: Self = Self(1 << 7);
     /// There is no i8259 pair at ports 0x20 and 0xa0.
     pub const NO_PIC: Self = Self(1 << 8);
+    /// The local APIC's timer may begin a period anew when the host is late, as KVM's does (Linux,
+    /// arch/x86/kvm/lapic.c, `advance_periodic_target_expiration`). Without this flag its count is
+    /// compared with the other clocks.
+    pub const LAPIC_PHASE_UNPROMISED: Self = Self(1 << 9);
 
-    const ALL: u64 = (1 << 9) - 1;
+    const ALL: u64 = (1 << 10) - 1;
 
     /// No flag set.
     pub const fn empty() -> Self {
@@ -300,6 +304,7 @@ mod tests {
             ("SERIAL_POLLED", Flags::SERIAL_POLLED),
             ("NO_PIT", Flags::NO_PIT),
             ("NO_PIC", Flags::NO_PIC),
+            ("LAPIC_PHASE_UNPROMISED", Flags::LAPIC_PHASE_UNPROMISED),
         ] {
             let line = format!("    .set FLAG_{name}, 1 << {}\n", flag.bits().trailing_zeros());
             assert!(constants.contains(&line), "{line}");

@@ -23,7 +23,10 @@ fn configuration(cpus: u32) -> MachineConfig {
 fn boot(config: &MachineConfig) -> Boot {
     let mut parameters = Parameters::new(config.memory_bytes, config.cpus.count.into(), 0);
     parameters.tsc_khz = config.cpus.tsc_khz;
-    parameters.flags = Flags::HPET.with(Flags::TSC_UNPROMISED).with(Flags::CPUID_UNPROMISED);
+    parameters.flags = Flags::HPET
+        .with(Flags::TSC_UNPROMISED)
+        .with(Flags::CPUID_UNPROMISED)
+        .with(Flags::LAPIC_PHASE_UNPROMISED);
     parameters.drift_ppm = 10_000;
     parameters.clock_slack_ns = 1_000_000;
     Boot::Embedded(Box::new(parameters))

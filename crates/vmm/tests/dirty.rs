@@ -304,7 +304,10 @@ fn embedded_guest(accel: AcceleratorChoice) -> Report {
     parameters.pages_per_round = 16;
     parameters.checks_per_round = 16;
     parameters.disk_sectors = 2048;
-    parameters.flags = Flags::DISK.with(Flags::TSC_UNPROMISED).with(Flags::CPUID_UNPROMISED);
+    parameters.flags = Flags::DISK
+        .with(Flags::TSC_UNPROMISED)
+        .with(Flags::CPUID_UNPROMISED)
+        .with(Flags::LAPIC_PHASE_UNPROMISED);
     let mut host = HostConfig { accel, ..HostConfig::default() };
     host.disk.insert("disk0".to_owned(), DiskBackend { path: disk.clone() });
     let boot = Boot::Embedded(Box::new(parameters));

@@ -59,6 +59,7 @@
     .set FLAG_SERIAL_POLLED, 1 << 6
     .set FLAG_NO_PIT, 1 << 7
     .set FLAG_NO_PIC, 1 << 8
+    .set FLAG_LAPIC_PHASE_UNPROMISED, 1 << 9
 
 # Checks: `Check`.
     .set CHECK_PARAMETERS, 1

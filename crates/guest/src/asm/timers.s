@@ -137,6 +137,8 @@ lapic_timer_begin:
     mov dword ptr [rdx], ecx
     cmp qword ptr [rbx + P_INDEX], 0
     jne 2f
+    test dword ptr [PARAMETER_FLAGS], FLAG_LAPIC_PHASE_UNPROMISED
+    jnz 2f
     lea rdi, [rip + lapic_clock]
     mov esi, LAPIC_HZ
     mov rdx, rcx

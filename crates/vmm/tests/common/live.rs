@@ -73,6 +73,7 @@ pub fn start(config: &MachineConfig, rounds: u64, host: &HostConfig, printed: &P
     for (holds, flag) in [
         (config.hpet, Flags::HPET),
         (!config.cpus.promise_tsc, Flags::TSC_UNPROMISED),
+        (!config.cpus.promise_tsc, Flags::LAPIC_PHASE_UNPROMISED),
         (!config.cpus.promise_cpuid, Flags::CPUID_UNPROMISED),
     ] {
         if holds {
