@@ -8,16 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::live::{Printed, patient, start};
-use common::{Random, configuration, machine, printed, run_to};
+use common::{Random, Stepping, configuration, machine, printed, run_to};
 use machine::{AcceleratorChoice, HostConfig, MachineConfig};
-use memory::{DirtyBitmap, GuestRam, Userfault, UserfaultError};
-use migration::{
-    Cancel, Cause, Filling, MigrationSource, Ownership, PostCopy, Serving, Settings, SharedSchemas,
-    Silent,
-};
+use memory::{Userfault, UserfaultError};
+use migration::{Cancel, Filling, MigrationSource, Ownership, PostCopy, Serving, Settings, Silent};
 use transport::{Channel, Control};
 use vmm::{End, Endpoints, Machine, Request, Stop, Vm, VmError, VmState, VmTarget, probe_kvm};
-use vmstate::SavedSection;
 
 const MEMORY: u64 = 32 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -241,65 +237,6 @@ fn a_machine_that_is_not_all_here_is_not_stopped_saved_or_moved_and_can_be_ended
     here.quit();
     assert_eq!(here.wait(), VmState::Ended(End::Quit));
     vm.quit();
-}
-
-/// A machine that the test runs itself, as a source that goes on while rounds are sent: each
-/// harvest lets it run for some instructions first.
-struct Stepping<'a> {
-    machine: &'a mut Machine,
-    until: u64,
-    step: u64,
-    /// What it printed.
-    lines: String,
-}
-
-impl MigrationSource for Stepping<'_> {
-    fn machine_type(&self) -> String {
-        self.machine.config().machine_type.to_string()
-    }
-    fn machine(&self) -> Vec<u8> {
-        self.machine.config().to_fdt().expect("a valid configuration")
-    }
-    fn schemas(&self) -> SharedSchemas {
-        vmm::schemas(self.machine.config())
-    }
-    fn ram(&self) -> GuestRam {
-        self.machine.ram().clone()
-    }
-    fn was_running(&self) -> bool {
-        true
-    }
-    fn start_dirty_log(&mut self) -> Result<(), Cause> {
-        self.machine.harvest_dirty()?;
-        Ok(())
-    }
-    fn stop_dirty_log(&mut self) {}
-    fn harvest_dirty(&mut self) -> Result<DirtyBitmap, Cause> {
-        let to = (self.machine.instructions() + self.step).min(self.until);
-        assert!(run_to(self.machine, to).is_none());
-        self.lines += &printed(self.machine);
-        Ok(self.machine.harvest_dirty()?)
-    }
-    fn pause(&mut self) -> Result<(), Cause> {
-        Ok(())
-    }
-    fn resume(&mut self) -> Result<(), Cause> {
-        Ok(())
-    }
-    fn save(&mut self) -> Result<Vec<SavedSection>, Cause> {
-        let mut sections = self.machine.save()?;
-        Machine::set_run_state(&mut sections, false);
-        Ok(sections)
-    }
-    fn release(&mut self) -> Result<(), Cause> {
-        Ok(())
-    }
-    fn retake(&mut self) -> Result<(), Cause> {
-        Ok(())
-    }
-    fn throttle(&mut self, _: u8) -> Result<(), Cause> {
-        Ok(())
-    }
 }
 
 /// A machine that was moved by post-copy, with what fills it while it runs on.

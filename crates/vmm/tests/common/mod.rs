@@ -124,6 +124,67 @@ impl MigrationSource for Still<'_> {
     }
 }
 
+/// A machine that the test runs itself, as a source that goes on while rounds are sent: each
+/// harvest lets it run for some instructions first.
+pub struct Stepping<'a> {
+    pub machine: &'a mut Machine,
+    /// It goes no further than to this instruction.
+    pub until: u64,
+    /// How many instructions it does before each harvest.
+    pub step: u64,
+    /// What it printed.
+    pub lines: String,
+}
+
+impl MigrationSource for Stepping<'_> {
+    fn machine_type(&self) -> String {
+        self.machine.config().machine_type.to_string()
+    }
+    fn machine(&self) -> Vec<u8> {
+        self.machine.config().to_fdt().expect("a valid configuration")
+    }
+    fn schemas(&self) -> SharedSchemas {
+        vmm::schemas(self.machine.config())
+    }
+    fn ram(&self) -> GuestRam {
+        self.machine.ram().clone()
+    }
+    fn was_running(&self) -> bool {
+        true
+    }
+    fn start_dirty_log(&mut self) -> Result<(), Cause> {
+        self.machine.harvest_dirty()?;
+        Ok(())
+    }
+    fn stop_dirty_log(&mut self) {}
+    fn harvest_dirty(&mut self) -> Result<DirtyBitmap, Cause> {
+        let to = (self.machine.instructions() + self.step).min(self.until);
+        assert!(run_to(self.machine, to).is_none());
+        self.lines += &printed(self.machine);
+        Ok(self.machine.harvest_dirty()?)
+    }
+    fn pause(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+    fn resume(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+    fn save(&mut self) -> Result<Vec<SavedSection>, Cause> {
+        let mut sections = self.machine.save()?;
+        Machine::set_run_state(&mut sections, false);
+        Ok(sections)
+    }
+    fn release(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+    fn retake(&mut self) -> Result<(), Cause> {
+        Ok(())
+    }
+    fn throttle(&mut self, _: u8) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
 struct NoControl;
 
 impl Control for NoControl {
