@@ -82,6 +82,9 @@ pub enum Command {
     MakeTestCa(TestCaOptions),
     /// Show a running guest that moves between two processes, there and back.
     Demo(DemoOptions),
+    /// Move a Linux guest that works between processes, again and again, and print how downtime and
+    /// total time are distributed. Fails as soon as anything of the guest is lost.
+    Soak(SoakOptions),
 }
 
 #[derive(Debug, Args)]
@@ -349,6 +352,35 @@ pub struct DemoOptions {
     /// Number of vCPUs.
     #[arg(long, default_value_t = 1)]
     pub cpus: u32,
+    /// What runs the vCPUs; `both` changes it at every move.
+    #[arg(long, value_enum, default_value_t = DemoAccelerator::Auto)]
+    pub accel: DemoAccelerator,
+}
+
+#[derive(Debug, Args)]
+pub struct SoakOptions {
+    /// Linux kernel, such as tools/linux-guest brings.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// Initial RAM disk with /bin/busybox, and virtio's modules in /lib/modules, such as
+    /// tools/linux-guest brings.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: PathBuf,
+    /// More for the kernel's command line.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub append: String,
+    /// How often the guest moves.
+    #[arg(long, default_value_t = 300)]
+    pub moves: u32,
+    /// Memory of the machine.
+    #[arg(long, default_value = "256M")]
+    pub memory: String,
+    /// Number of vCPUs.
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
+    /// For how long the guest may stand still, in milliseconds; a move that cannot keep it fails.
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    pub downtime_limit: u64,
     /// What runs the vCPUs; `both` changes it at every move.
     #[arg(long, value_enum, default_value_t = DemoAccelerator::Auto)]
     pub accel: DemoAccelerator,

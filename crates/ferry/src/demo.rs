@@ -1,21 +1,18 @@
 //! `ferry demo`: the embedded guest runs in one process and is moved to another, and back, over TCP.
 //!
-//! Every process is this same program. The receiving ones know nothing of the machine. All of them
-//! are children of the demo, and are ended by it if they do not end by themselves.
+//! What is believed is what the guest itself prints.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use control::{Client, MigrateSettings, Request, Summary};
+use control::{MigrateSettings, Request, Summary};
 use guest::{Line, RoundLine};
 use vmm::Tier;
 
+use crate::children::{Folder, PATIENCE, Process};
 use crate::cli::{DemoAccelerator, DemoOptions};
 use crate::move_away::{carry_out, progress_line};
 use crate::text;
@@ -27,107 +24,32 @@ const PAUSE: &str = "60";
 const PAGES: &str = "1024";
 /// Rounds that it does between two moves.
 const ROUNDS_BETWEEN: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A demo shares its host with whatever else runs there, such as the build of Ferry itself.
 const DOWNTIME_LIMIT_MS: u64 = 1_000;
-
-/// A line that one of the processes printed.
-struct Said {
-    process: usize,
-    line: String,
-}
-
-/// A child process, ended with this value.
-struct Process {
-    child: Child,
-    runtime: PathBuf,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It has ended already, if all went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Process {
-    fn socket(&self) -> PathBuf {
-        self.runtime.join("ferry").join(format!("{NAME}.sock"))
-    }
-
-    fn connect(&self) -> Result<Client> {
-        let started = Instant::now();
-        loop {
-            match Client::connect(&self.socket()) {
-                Ok(client) => return Ok(client),
-                Err(error) if started.elapsed() > PATIENCE => return Err(error.into()),
-                Err(_) => thread::sleep(Duration::from_millis(5)),
-            }
-        }
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        let started = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            if started.elapsed() > PATIENCE {
-                bail!("a process that gave its machine away does not end");
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
-    }
-}
-
-/// A folder that goes away with this value.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed is the system's to clean.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn read_lines(process: usize, from: ChildStdout, to: Sender<Said>) {
-    for line in BufReader::new(from).split(b'\n') {
-        let Ok(line) = line else { return };
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if to.send(Said { process, line }).is_err() {
-            return;
-        }
-    }
-}
 
 /// The demo while it runs.
 struct Show {
     folder: Folder,
-    said: Receiver<Said>,
-    to: Sender<Said>,
+    /// What is there of a line.
+    line: Vec<u8>,
     started: usize,
     colour: bool,
     terminal: bool,
     rounds: Vec<RoundLine>,
-    listening: Option<(usize, String)>,
     wrong: Vec<String>,
     accel: DemoAccelerator,
 }
 
 impl Show {
     fn new(accel: DemoAccelerator) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("ferry-demo-{}", std::process::id()));
-        fs::create_dir_all(&folder).context("there is no room for a temporary folder")?;
-        let (to, said) = channel();
         let terminal = io::stdout().is_terminal();
         Ok(Self {
-            folder: Folder(folder),
-            said,
-            to,
+            folder: Folder::new(NAME)?,
+            line: Vec::new(),
             started: 0,
             colour: terminal && std::env::var_os("NO_COLOR").is_none(),
             terminal,
             rounds: Vec::new(),
-            listening: None,
             wrong: Vec::new(),
             accel,
         })
@@ -135,21 +57,7 @@ impl Show {
 
     fn start(&mut self, arguments: &[&str]) -> Result<Process> {
         self.started += 1;
-        let runtime = self.folder.0.join(self.started.to_string());
-        fs::create_dir_all(&runtime)?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(arguments)
-            .env("XDG_RUNTIME_DIR", &runtime)
-            .env("XDG_STATE_HOME", &self.folder.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start another process of this program")?;
-        let (output, number, to) =
-            (child.stdout.take().context("no output")?, self.started, self.to.clone());
-        thread::spawn(move || read_lines(number, output, to));
-        Ok(Process { child, runtime })
+        Process::start(&self.folder, self.started, arguments)
     }
 
     fn dim(&self, text: &str) -> String {
@@ -160,12 +68,25 @@ impl Show {
         if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    fn hear(&mut self, said: &Said) {
-        if let Some(address) = said.line.strip_prefix("listening at ") {
-            self.listening = Some((said.process, address.to_owned()));
-            return;
+    /// Hears what the guest has said in this process.
+    fn hear(&mut self, number: usize, process: &mut Process) -> Result<()> {
+        for byte in process.serial()? {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.line);
+                    self.hear_line(number, String::from_utf8_lossy(&line).trim_end());
+                }
+                other => self.line.push(other),
+            }
         }
-        match Line::parse(&said.line) {
+        if !self.wrong.is_empty() {
+            bail!("the guest says: {}", self.wrong.join("; "));
+        }
+        Ok(())
+    }
+
+    fn hear_line(&mut self, number: usize, line: &str) {
+        match Line::parse(line) {
             Some(Line::Round(round)) => {
                 let expected = self.rounds.last().map_or(1, |last| last.round + 1);
                 if round.round != expected {
@@ -173,67 +94,62 @@ impl Show {
                 }
                 self.rounds.push(round);
             }
-            Some(Line::Fail { .. }) => self.wrong.push(said.line.clone()),
+            Some(Line::Fail { .. }) => self.wrong.push(line.to_owned()),
             _ => {}
         }
-        if !said.line.is_empty() {
+        if !line.is_empty() {
             let clear = if self.terminal { "\r\x1b[K" } else { "" };
-            println!("{clear}  {}", self.dim(&format!("process {} | {}", said.process, said.line)));
+            println!("{clear}  {}", self.dim(&format!("process {number} | {line}")));
         }
     }
 
-    /// Hears what comes until a condition holds.
-    fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
+    /// Hears the guest in the newest process until it has done so many rounds more.
+    fn more_rounds(&mut self, here: &mut Process, more: usize) -> Result<()> {
+        let wanted = self.rounds.len() + more;
         let started = Instant::now();
-        while !holds(self) {
-            if !self.wrong.is_empty() {
-                bail!("the guest says: {}", self.wrong.join("; "));
-            }
-            match self.said.recv_timeout(Duration::from_millis(100)) {
-                Ok(said) => self.hear(&said),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => bail!("every process has ended"),
+        while self.rounds.len() < wanted {
+            let lives = here.lives()?;
+            self.hear(self.started, here)?;
+            if !lives {
+                bail!("the guest's process ended: {}", here.errors());
             }
             if started.elapsed() > PATIENCE {
-                bail!("{what} does not come");
+                bail!("the guest's next round does not come");
             }
+            thread::sleep(Duration::from_millis(5));
         }
         Ok(())
-    }
-
-    fn more_rounds(&mut self, more: usize) -> Result<()> {
-        let wanted = self.rounds.len() + more;
-        self.until("the guest's next round", |show| show.rounds.len() >= wanted)
     }
 
     /// Moves the machine from one process to a new one.
     fn move_on(&mut self, from: &mut Process) -> Result<(Process, Summary)> {
         let accel = self.accel.of_process(self.started as u32);
-        let to = self.start(&["receive", "tcp:127.0.0.1:0", "--accel", accel])?;
         let number = self.started;
-        self.until("the receiver's address", |show| {
-            show.listening.as_ref().is_some_and(|(process, _)| *process == number)
-        })?;
-        let (_, address) = self.listening.take().context("no address")?;
-        let mut client = from.connect()?;
+        let mut to = self.start(&["receive", "tcp:127.0.0.1:0", "--accel", accel])?;
+        let address = to.line("listening at ")?;
+        let mut client = from.connect(NAME)?;
         let settings = MigrateSettings {
             downtime_limit_ms: Some(DOWNTIME_LIMIT_MS),
             ..MigrateSettings::default()
         };
+        let mut heard = Ok(());
         let summary = carry_out(&mut client, NAME, &address, settings, |report| {
-            while let Ok(said) = self.said.try_recv() {
-                self.hear(&said);
+            if heard.is_ok() {
+                heard = self.hear(number, from);
             }
             if self.terminal {
                 print!("\r{}\x1b[K", progress_line(report));
                 // A terminal that is gone is noticed by the next line.
                 let _ = io::stdout().flush();
             }
-        })?;
+        })
+        .with_context(|| format!("the destination: {}", to.errors()))?;
         if self.terminal {
             print!("\r\x1b[K");
         }
+        heard?;
         from.wait()?;
+        self.hear(number, from)?;
         Ok((to, summary))
     }
 }
@@ -274,7 +190,7 @@ pub fn demo(options: &DemoOptions) -> Result<ExitCode> {
         arguments.extend(["--no-promise-tsc", "--no-promise-cpuid"]);
     }
     let mut here = show.start(&arguments)?;
-    show.more_rounds(ROUNDS_BETWEEN)?;
+    show.more_rounds(&mut here, ROUNDS_BETWEEN)?;
     let mut moves = Vec::new();
     for number in 1..=options.moves {
         println!(
@@ -294,10 +210,10 @@ pub fn demo(options: &DemoOptions) -> Result<ExitCode> {
             summary.rounds.len()
         );
         here = there;
-        show.more_rounds(ROUNDS_BETWEEN)?;
+        show.more_rounds(&mut here, ROUNDS_BETWEEN)?;
         moves.push((summary, show.rounds.len()));
     }
-    here.connect()?.ask(&Request::Quit)?;
+    here.connect(NAME)?.ask(&Request::Quit)?;
     here.wait()?;
     table(&show, &moves);
     Ok(if show.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(crate::cli::FAILED) })
@@ -323,6 +239,8 @@ fn table(show: &Show, moves: &[(Summary, usize)]) {
             guest_rounds
         );
     }
+    let summaries: Vec<&Summary> = moves.iter().map(|(summary, _)| summary).collect();
+    print!("\n{}", text::distributions(&summaries));
     println!();
     if let Some(last) = show.rounds.last() {
         println!(

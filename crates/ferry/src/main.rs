@@ -2,6 +2,7 @@
 //! in a demo. It decides nothing about a machine; every rule is in a crate below.
 
 mod arbiter;
+mod children;
 mod cli;
 mod confinement;
 mod controlled;
@@ -16,6 +17,7 @@ mod running;
 mod saved;
 mod secure;
 mod signals;
+mod soak;
 mod terminal;
 mod test_ca;
 mod text;
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         cli::Command::Doctor => doctor::doctor(),
         cli::Command::MakeTestCa(options) => test_ca::make(&options),
         cli::Command::Demo(options) => demo::demo(&options),
+        cli::Command::Soak(options) => soak::soak(&options),
     };
     match result {
         Ok(code) => code,

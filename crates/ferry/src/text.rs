@@ -1,5 +1,9 @@
 //! Numbers as people read them.
 
+use std::fmt::Write as _;
+
+use control::Summary;
+
 /// Bytes, such as `12.3 MiB`.
 pub fn bytes(count: u64) -> String {
     machine::format_size(count)
@@ -21,6 +25,34 @@ pub fn bar(done: u64, of: u64, width: usize) -> String {
     format!("[{}{}]", "#".repeat(filled), ".".repeat(width - filled))
 }
 
+/// What a share of some times does not exceed (nearest rank); `None` if there are none. They are
+/// sorted.
+fn quantile(sorted: &[u64], per_cent: usize) -> Option<u64> {
+    let rank = (sorted.len() * per_cent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+/// How the downtime and the total time of moves are distributed, as a table.
+pub fn distributions(moves: &[&Summary]) -> String {
+    let mut table = format!(
+        "{:>9} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+        "", "MIN", "MEDIAN", "90 %", "99 %", "MAX"
+    );
+    let downtime = |summary: &Summary| summary.downtime_us;
+    let total = |summary: &Summary| summary.total_us;
+    for (name, of) in [("downtime", downtime as fn(&Summary) -> u64), ("total", total)] {
+        let mut times: Vec<u64> = moves.iter().map(|summary| of(summary)).collect();
+        times.sort_unstable();
+        let _ = write!(table, "{name:>9}");
+        for per_cent in [0, 50, 90, 99, 100] {
+            let shown = quantile(&times, per_cent).map_or_else(|| "-".to_owned(), time);
+            let _ = write!(table, " {shown:>10}");
+        }
+        table.push('\n');
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +64,14 @@ mod tests {
         assert_eq!(bar(1, 2, 8), "[####....]");
         assert_eq!(bar(9, 2, 4), "[####]");
         assert_eq!(bar(0, 0, 2), "[##]");
+    }
+
+    #[test]
+    fn quantiles_are_times_that_were_measured() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        let all = |times: &[u64]| [0, 50, 90, 99, 100].map(|share| quantile(times, share));
+        assert_eq!(all(&hundred), [1, 50, 90, 99, 100].map(Some));
+        assert_eq!(all(&[3, 8, 9]), [3, 8, 9, 9, 9].map(Some));
+        assert_eq!(all(&[]), [None; 5]);
     }
 }

@@ -14,14 +14,13 @@
 
 mod common;
 
-use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::linux::{guest_files, wanted, with_entries};
 use common::{Host, text};
 
 const MOVES: usize = 5;
@@ -130,39 +129,6 @@ impl Drop for Process {
     }
 }
 
-/// Kernel and initial RAM disk of the guest.
-fn guest_files() -> Result<[PathBuf; 2], String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
-    let files = ["vmlinuz", "initrd.gz"].map(|name| target.join("linux-guest").join(name));
-    match files.iter().find(|file| !file.exists()) {
-        None => Ok(files),
-        Some(file) => Err(format!("there is no {} (run tools/linux-guest)", file.display())),
-    }
-}
-
-/// The initial RAM disk with `/srv/file` added: a further archive in cpio's "newc" form.
-fn with_file(initrd: &Path, contents: &[u8], result: &Path) {
-    let mut bytes = fs::read(initrd).unwrap();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    let entries: [(&str, u32, &[u8]); 3] =
-        [("srv", 0o040_755, &[]), ("srv/file", 0o100_644, contents), ("TRAILER!!!", 0, &[])];
-    for (number, (name, mode, data)) in (1..).zip(entries) {
-        bytes.extend(b"070701");
-        // ino, mode, uid, gid, nlink, mtime, filesize, dev and rdev as two each, namesize, check
-        let (length, name_length) = (data.len() as u32, name.len() as u32 + 1);
-        for field in [number, mode, 0, 0, 1, 0, length, 0, 0, 0, 0, name_length, 0] {
-            bytes.extend(format!("{field:08x}").bytes());
-        }
-        bytes.extend(name.bytes());
-        bytes.push(0);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes.extend(data);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-    fs::write(result, bytes).unwrap();
-}
-
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
@@ -225,14 +191,7 @@ fn a_download_goes_on_while_the_guest_is_moved() {
         busybox.map_err(|error| format!("busybox does not start ({error})"))?;
         Ok((files, Namespaces::new()?))
     });
-    let ([kernel, initrd], namespaces) = match made {
-        Ok(made) => made,
-        Err(missing) => {
-            assert!(std::env::var_os("CI").is_none(), "{missing}");
-            eprintln!("left out: {missing}");
-            return;
-        }
-    };
+    let Some(([kernel, initrd], namespaces)) = wanted(made) else { return };
     // The processes are on one machine and share its storage; nothing else.
     let hosts = [Host::new("net-a"), Host::new("net-b")];
     let roles = ["a", "b"];
@@ -251,7 +210,8 @@ fn a_download_goes_on_while_the_guest_is_moved() {
         })
         .collect();
     let with = hosts[0].folder.join("initrd");
-    with_file(&initrd, &file, &with);
+    let added = [("srv", 0o040_755, &[][..]), ("srv/file", 0o100_644, &file)];
+    with_entries(&initrd, &added, &with);
     let mut running = start(
         0,
         &[

@@ -1,8 +1,11 @@
 //! The files of the Linux guest: Debian's kernel, its initrd, and what the tests add to it.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use cpio::newc;
 
 /// Where a build of this workspace puts things that outlive a run.
 fn target_directory() -> PathBuf {
@@ -85,26 +88,13 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// One entry in cpio's "newc" form.
     fn entry(&mut self, name: &str, mode: u32, data: &[u8]) {
         self.entries += 1;
         let length = u32::try_from(data.len()).expect("files of tests are small");
-        let name_length = name.len() as u32 + 1;
-        // ino, mode, uid, gid, nlink, mtime, filesize, dev and rdev as two each, namesize, check
-        let fields = [self.entries, mode, 0, 0, 1, 0, length, 0, 0, 0, 0, name_length, 0];
-        self.bytes.extend(b"070701");
-        for field in fields {
-            self.bytes.extend(format!("{field:08x}").bytes());
-        }
-        self.bytes.extend(name.bytes());
-        self.bytes.push(0);
-        self.pad();
-        self.bytes.extend(data);
-        self.pad();
-    }
-
-    fn pad(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        let entry = newc::Builder::new(name).ino(self.entries).nlink(1).mode(mode);
+        let mut writer = entry.write(&mut self.bytes, length);
+        writer.write_all(data).expect("there is memory");
+        writer.finish().expect("all of it is written");
     }
 
     /// Adds a folder.
@@ -122,7 +112,7 @@ impl Archive {
     /// # Panics
     /// If a file cannot be read or written.
     pub fn add_to(mut self, initrd: &Path, result: &Path) {
-        self.entry("TRAILER!!!", 0, &[]);
+        newc::trailer(&mut self.bytes).expect("there is memory");
         let mut bytes = fs::read(initrd).expect("the initrd");
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes.extend(self.bytes);
