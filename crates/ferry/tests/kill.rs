@@ -2,7 +2,8 @@
 //! never two guests, never none after the documented recovery, and the disk holds what it must.
 //!
 //! `FERRY_KILL_RUNS` says how often (a few by default), `FERRY_KILL_SEED` where the random numbers
-//! begin. A run is named by its seed and can be repeated, as far as a race can be.
+//! begin. A run is named by its seed and can be repeated, as far as a race can be. The guests are
+//! the embedded one, on the software CPU and on KVM where that runs it, and Linux.
 
 mod common;
 
@@ -15,11 +16,41 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::linux::{guest_files, wanted, with_entries};
 use common::{Host, text};
 use testkit::Etcd;
 
 /// Rounds of the guest, at 20 ms each and more.
 const ROUNDS: &str = "40";
+/// What Linux does: as many rounds, each with a piece for the disk; whoever starts it again has the
+/// same disk in the end.
+const LINUX: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+for module in virtio_ring virtio virtio_mmio virtio_blk; do
+    insmod /lib/modules/$module.ko
+done
+until [ -b /dev/vda ]; do sleep .1; done
+for round in $(seq 1 40); do
+    seq $round $((round + 4000)) | head -c 16384 >/tmp/piece
+    dd if=/tmp/piece of=/dev/vda bs=16384 seek=$round conv=notrunc,fsync 2>/tmp/dd ||
+        echo "FAIL: $(cat /tmp/dd)"
+    echo "round $round: written"
+    sleep .02
+done
+echo 1 >/proc/sys/vm/drop_caches
+for round in $(seq 1 40); do
+    seq $round $((round + 4000)) | head -c 16384 >/tmp/piece
+    dd if=/dev/vda bs=16384 skip=$round count=1 2>/tmp/dd | cmp - /tmp/piece ||
+        echo "FAIL: round $round is not on the disk"
+done
+echo "PASS"
+sleep .5
+poweroff -f
+"#;
 const DISK: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What each side takes for silence.
@@ -204,30 +235,64 @@ fn digest(disk: &Path) -> u64 {
     })
 }
 
-/// What the guest's disk holds after an undisturbed run, and how long a move takes here.
-struct Reference {
-    digest: u64,
-    move_takes: Duration,
+/// A guest, and on what it runs.
+struct Guest {
+    /// The machine, the same one whenever it is started.
+    machine: String,
+    /// What `run` needs for it.
+    run: Vec<String>,
+    /// On what it runs, wherever it is.
+    accel: &'static str,
 }
 
 const UUID: &str = "6b1f0c1e-3f5a-4f0e-9c57-0d2a6c1f77aa";
 
-/// A machine that is the same one whenever it is started.
-fn machine(host: &Host) -> String {
-    let file = host.path("machine.toml");
-    let text = format!(
-        "name = \"vm\"\nuuid = \"{UUID}\"\nmemory = \"8M\"\n\
-         [[device]]\nkind = \"block\"\nid = \"disk0\"\n"
-    );
-    fs::write(&file, text).unwrap();
-    file
-}
+impl Guest {
+    fn new(memory: &str, promises: &str, run: &[&str], accel: &'static str) -> Self {
+        let machine = format!(
+            "name = \"vm\"\nuuid = \"{UUID}\"\nmemory = \"{memory}\"\n{promises}\
+             [[device]]\nkind = \"block\"\nid = \"disk0\"\n"
+        );
+        let run = run.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { machine, run, accel }
+    }
 
-fn run_arguments<'a>(machine: &'a str, disk: &'a str, arbiter: &[&'a str]) -> Vec<&'a str> {
-    let mut all = vec!["run", "--guest", "--machine", machine, "--pause", "20"];
-    all.extend(["--rounds", ROUNDS, "--disk", disk]);
-    all.extend(arbiter);
-    all
+    fn embedded(accel: &'static str) -> Self {
+        let promises = match accel {
+            "kvm" => "[cpu]\npromise-tsc = false\npromise-cpuid = false\n",
+            _ => "",
+        };
+        Self::new("8M", promises, &["--guest", "--pause", "20", "--rounds", ROUNDS], accel)
+    }
+
+    /// Linux, with its initial RAM disk in this folder.
+    fn linux(folder: &Host) -> Option<Self> {
+        let [kernel, initrd] = wanted(guest_files())?;
+        let with = folder.folder.join("initrd");
+        with_entries(&initrd, &[("kill", 0o100_755, LINUX.as_bytes())], &with);
+        let (kernel, initrd) = (kernel.display().to_string(), with.display().to_string());
+        let append = "console=ttyS0 quiet reboot=t panic=-1 rdinit=/kill";
+        let run = ["--kernel", &kernel, "--initrd", &initrd, "--append", append];
+        Some(Self::new("128M", "", &run, "soft"))
+    }
+
+    /// Starts it on a host.
+    fn start(&self, host: &Host, disk: &str, arbiter: &[&str]) -> Watched {
+        let file = host.path("machine.toml");
+        fs::write(&file, &self.machine).unwrap();
+        let mut all = vec!["run", "--machine", &file, "--disk", disk, "--accel", self.accel];
+        all.extend(self.run.iter().map(String::as_str));
+        all.extend(arbiter);
+        Watched::start(host, &all)
+    }
+
+    /// A host that waits for it, and where.
+    fn receiver(&self, host: &Host, disk: &str, more: &[&str]) -> (Watched, String) {
+        let same = ["receive", "tcp:127.0.0.1:0", "--disk", disk, "--accel", self.accel];
+        let mut receiver = Watched::start(host, &[&same, more].concat());
+        let address = receiver.line("listening at ").replace("listening at ", "");
+        (receiver, address)
+    }
 }
 
 fn write_disk(path: &Path) {
@@ -235,15 +300,21 @@ fn write_disk(path: &Path) {
     fs::write(path, vec![0; DISK]).unwrap();
 }
 
-fn reference() -> Reference {
-    let (here, there) = (Host::new("kill-reference"), Host::new("kill-reference-there"));
+/// What the guest's disk holds after an undisturbed run, and how long a move takes here.
+struct Reference {
+    digest: u64,
+    move_takes: Duration,
+}
+
+fn reference(guest: &Guest, name: &str) -> Reference {
+    let (here, there) =
+        (Host::new(&format!("kill-{name}-here")), Host::new(&format!("kill-{name}-there")));
     let disk = here.folder.join("disk.img");
     write_disk(&disk);
-    let (machine, name) = (machine(&here), disk.display().to_string());
-    let mut source = Watched::start(&here, &run_arguments(&machine, &name, &[]));
+    let disk_name = disk.display().to_string();
+    let mut source = guest.start(&here, &disk_name, &[]);
     source.line("round 3:");
-    let mut receiver = Watched::start(&there, &["receive", "tcp:127.0.0.1:0", "--disk", &name]);
-    let address = receiver.line("listening at ").replace("listening at ", "");
+    let (mut receiver, address) = guest.receiver(&there, &disk_name, &[]);
     let started = Instant::now();
     let moved = here.ferry(&["migrate", "vm", &address, "--downtime-limit", "3000"]);
     let move_takes = started.elapsed();
@@ -261,9 +332,9 @@ fn record(host: &Host, what: &str, arbiter: &[&str]) -> String {
 }
 
 /// One move with one failure; says how it ended.
-fn one(seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static str {
+fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static str {
     let mut random = Random(seed);
-    let name = |side| format!("kill-{seed}-{side}");
+    let name = |side| format!("kill-{}-{seed}-{side}", guest.accel);
     let (here, there) = (Host::new(&name("here")), Host::new(&name("there")));
     let small = Small::new(here.folder.join("storage"));
     let case = Case::new(&mut random, etcd.is_some(), small.mounted, reference.move_takes);
@@ -278,8 +349,7 @@ fn one(seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static st
         Some(address) => vec!["--arbiter", address, "--state-dir", &state],
         None => vec![],
     };
-    let machine = machine(&here);
-    let mut source = Watched::start(&here, &run_arguments(&machine, &disk, &arbiter));
+    let mut source = guest.start(&here, &disk, &arbiter);
     source.line("round 3:");
     let owner = text(&here.ferry(&["owner", "vm"]));
     let field = |name| {
@@ -287,9 +357,8 @@ fn one(seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static st
         line.unwrap_or_else(|| panic!("{what}: {owner}")).trim().to_owned()
     };
     let process = field("process");
-    let receive = ["receive", "tcp:127.0.0.1:0", "--disk", &disk, "--idle-timeout", IDLE];
-    let mut receiver = Watched::start(&there, &[&receive[..], &arbiter].concat());
-    let listening = receiver.line("listening at ").replace("listening at ", "");
+    let more = [&["--idle-timeout", IDLE], &arbiter[..]].concat();
+    let (mut receiver, listening) = guest.receiver(&there, &disk, &more);
     let migrate = ["migrate", "vm", &listening, "--downtime-limit", "3000", "--idle-timeout", IDLE];
     let mut moving = Watched::start(&here, &migrate);
 
@@ -375,7 +444,7 @@ fn one(seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static st
             let here_killed = case.victim == Victim::Source;
             assert!(found.starts_with("owned by"), "{what}: {found}");
             assert_eq!(found.contains(&process), here_killed, "{what}: {found}");
-            let mut again = Watched::start(&here, &run_arguments(&machine, &disk, &arbiter));
+            let mut again = guest.start(&here, &disk, &arbiter);
             again.line("PASS");
             assert!(again.child.wait().unwrap().success(), "{what}");
             "booted again"
@@ -385,21 +454,47 @@ fn one(seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static st
     end
 }
 
-#[test]
-fn one_guest_survives_whatever_is_killed() {
-    let number =
-        |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
-    let (runs, seed) = (number("FERRY_KILL_RUNS", 6), number("FERRY_KILL_SEED", 1));
-    let reference = reference();
-    let mut etcd = Etcd::start("kill");
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+fn survives(guest: &Guest, name: &str, runs: u64) {
+    let runs = number("FERRY_KILL_RUNS", runs);
+    let first = number("FERRY_KILL_SEED", 1);
+    let reference = reference(guest, name);
+    let mut etcd = Etcd::start(&format!("kill-{name}"));
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in seed..seed + runs {
+    for seed in first..first + runs {
         let end = match &mut etcd {
-            Some(etcd) if seed % 2 == 0 => one(seed, Some(etcd), &reference),
-            _ => one(seed, None, &reference),
+            Some(etcd) if seed % 2 == 0 => one(guest, seed, Some(etcd), &reference),
+            _ => one(guest, seed, None, &reference),
         };
         *ends.entry(end).or_default() += 1;
     }
-    println!("{runs} runs, a move takes {:?}: {ends:?}", reference.move_takes);
+    println!("{name}: {runs} runs, a move takes {:?}: {ends:?}", reference.move_takes);
     assert_eq!(u64::from(ends.values().sum::<u32>()), runs);
+}
+
+#[test]
+fn one_guest_survives_whatever_is_killed() {
+    survives(&Guest::embedded("soft"), "embedded", 6);
+}
+
+#[test]
+fn one_guest_on_kvm_survives_whatever_is_killed() {
+    match vmm::probe_kvm().tier() {
+        None => println!("no kvm that runs guests: kills on kvm not run"),
+        Some(tier) => {
+            println!("kvm tier {tier:?}: kills on kvm ran");
+            survives(&Guest::embedded("kvm"), "kvm", 4);
+        }
+    }
+}
+
+#[test]
+fn one_linux_survives_whatever_is_killed() {
+    let folder = Host::new("kill-linux");
+    if let Some(guest) = Guest::linux(&folder) {
+        survives(&guest, "linux", 2);
+    }
 }

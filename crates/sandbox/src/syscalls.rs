@@ -1,4 +1,8 @@
 //! Seccomp: which system calls may be made (seccomp(2)).
+//!
+//! A call that is not on the list is as on a kernel that does not have it: what nobody thought of, a
+//! newer C library's for instance, must not cost a guest. One that an intruder would make ends the
+//! process.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +13,7 @@ use seccompiler::{
 };
 
 use crate::Policy;
+use crate::violation::FATAL;
 
 /// Calls with any arguments.
 const ALLOWED: &[c_long] = &[
@@ -146,6 +151,7 @@ const ALLOWED: &[c_long] = &[
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
     SYS_rt_sigtimedwait,
+    SYS_rt_sigpending,
     SYS_sigaltstack,
     SYS_tgkill,
     SYS_exit,
@@ -153,7 +159,6 @@ const ALLOWED: &[c_long] = &[
     SYS_uname,
     SYS_sysinfo,
     SYS_getrlimit,
-    SYS_clone3,
 ];
 
 /// Calls about commands that were started before.
@@ -176,15 +181,24 @@ pub fn is_offered() -> bool {
     answer == 0
 }
 
+fn condition(
+    argument: u8,
+    how: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)
+}
+
 fn when(argument: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)?])
+    SeccompRule::new(vec![condition(argument, how, value)?])
 }
 
 fn target() -> Result<TargetArch, BackendError> {
     std::env::consts::ARCH.try_into()
 }
 
-/// What may be done; anything else traps.
+/// What may be done. `clone3` has its arguments in memory, where a filter cannot see them: it is
+/// left out, and the C library uses `clone`.
 fn allowed(policy: &Policy) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
@@ -202,21 +216,29 @@ fn allowed(policy: &Policy) -> Result<BpfProgram, BackendError> {
     rules.insert(SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
     // Reading this process's own limits, which the C library does for a thread's stack.
     rules.insert(SYS_prlimit64, vec![when(0, SeccompCmpOp::Eq, 0)?]);
-    SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, target()?)?.try_into()
+    let unknown = SeccompAction::Errno(ENOSYS as u32);
+    SeccompFilter::new(rules, unknown, SeccompAction::Allow, target()?)?.try_into()
 }
 
-/// `clone3` has its arguments in memory, where a filter cannot see them: it is as on a kernel that
-/// does not have it, and the C library uses `clone`.
-fn no_clone3() -> Result<BpfProgram, BackendError> {
-    let rules = BTreeMap::from([(SYS_clone3, Vec::new())]);
-    let unknown = SeccompAction::Errno(ENOSYS as u32);
-    SeccompFilter::new(rules, SeccompAction::Allow, unknown, target()?)?.try_into()
+/// What traps, though the list above would only deny it: of two filters the kernel takes the
+/// stricter word.
+fn fatal(policy: &Policy) -> Result<BpfProgram, BackendError> {
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
+        FATAL.iter().map(|(_, call)| (*call, Vec::new())).collect();
+    if policy.has_command {
+        rules.retain(|call, _| !COMMANDS.contains(call));
+    }
+    let others = FAMILIES.iter().map(|family| condition(0, SeccompCmpOp::Ne, *family as u64));
+    rules.insert(SYS_socket, vec![SeccompRule::new(others.collect::<Result<_, _>>()?)?]);
+    let process = SeccompCmpOp::MaskedEq(CLONE_THREAD as u64);
+    rules.insert(SYS_clone, vec![when(0, process, 0)?]);
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trap, target()?)?.try_into()
 }
 
 /// Restricts all threads of this process. Takes the right to gain privileges as well.
 pub fn restrict(policy: &Policy) -> Result<(), String> {
     // The last one forbids installing another.
-    for program in [no_clone3(), allowed(policy)] {
+    for program in [fatal(policy), allowed(policy)] {
         let program = program.map_err(|error| error.to_string())?;
         apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
     }

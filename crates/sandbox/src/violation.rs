@@ -1,4 +1,4 @@
-//! The last words of a process that made a forbidden system call.
+//! System calls that end the process, and its last words.
 
 use std::io;
 
@@ -22,19 +22,17 @@ macro_rules! names {
     };
 }
 
-/// Names of calls that an intruder would make first.
-const NAMES: &[(&str, c_long)] = names! {
+/// Calls that an intruder would make first, with their names: to get at programs, processes, rights
+/// and the kernel.
+pub const FATAL: &[(&str, c_long)] = names! {
     SYS_execve SYS_execveat SYS_fork SYS_vfork SYS_clone SYS_ptrace SYS_process_vm_readv
-    SYS_process_vm_writev SYS_socket SYS_ioctl SYS_prctl SYS_kill SYS_tkill SYS_mount SYS_umount2
-    SYS_pivot_root SYS_chroot SYS_unshare SYS_setns SYS_bpf SYS_perf_event_open SYS_keyctl
-    SYS_add_key SYS_init_module SYS_finit_module SYS_kexec_load SYS_reboot SYS_setuid SYS_setgid
-    SYS_setresuid SYS_setresgid SYS_capset SYS_chmod SYS_fchmodat SYS_chown SYS_fchownat SYS_link
-    SYS_linkat SYS_symlink SYS_symlinkat SYS_mknod SYS_mknodat SYS_truncate SYS_io_uring_setup
-    SYS_wait4 SYS_prlimit64 SYS_chdir SYS_fchdir SYS_quotactl SYS_swapon SYS_acct SYS_iopl
+    SYS_process_vm_writev SYS_socket SYS_kill SYS_tkill SYS_mount SYS_umount2 SYS_pivot_root
+    SYS_chroot SYS_unshare SYS_setns SYS_bpf SYS_perf_event_open SYS_keyctl SYS_add_key
+    SYS_init_module SYS_finit_module SYS_kexec_load SYS_reboot SYS_setuid SYS_setgid SYS_setresuid
+    SYS_setresgid SYS_capset SYS_chmod SYS_fchmodat SYS_chown SYS_fchownat SYS_link SYS_linkat
+    SYS_symlink SYS_symlinkat SYS_mknod SYS_mknodat SYS_io_uring_setup SYS_swapon SYS_acct SYS_iopl
     SYS_ioperm SYS_open_by_handle_at SYS_name_to_handle_at SYS_pidfd_open SYS_pidfd_getfd
-    SYS_shmget SYS_shmat SYS_msgget SYS_semget SYS_accept SYS_personality SYS_modify_ldt
-    SYS_setsid SYS_setpgid SYS_pipe SYS_eventfd SYS_creat SYS_rmdir SYS_utimensat SYS_mlockall
-    SYS_setpriority SYS_sched_setscheduler SYS_sethostname SYS_settimeofday SYS_clock_settime
+    SYS_personality SYS_sethostname SYS_settimeofday SYS_clock_settime
 };
 
 fn say(text: &[u8]) {
@@ -50,23 +48,8 @@ extern "C" fn caught(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: for SIGSYS the kernel fills in this part of the union, whose layout is fixed.
     let call = c_long::from(unsafe { (*info.cast::<Caught>()).call });
     say(b"ferry: the sandbox ends this process: the system call ");
-    match NAMES.iter().find(|(_, number)| *number == call) {
-        Some((name, _)) => say(name.as_bytes().strip_prefix(b"SYS_").unwrap_or_default()),
-        None => {
-            let mut digits = [0; 20];
-            let mut at = digits.len();
-            let mut left = call.unsigned_abs();
-            loop {
-                at -= 1;
-                digits[at] = b'0' + (left % 10) as u8;
-                left /= 10;
-                if left == 0 {
-                    break;
-                }
-            }
-            say(b"number ");
-            say(&digits[at..]);
-        }
+    if let Some((name, _)) = FATAL.iter().find(|(_, number)| *number == call) {
+        say(name.as_bytes().strip_prefix(b"SYS_").unwrap_or_default());
     }
     say(b" is not among those that it needs (--no-sandbox turns the sandbox off)\n");
     #[expect(unsafe_code, reason = "only bare calls are sound in a signal handler")]
@@ -76,7 +59,7 @@ extern "C" fn caught(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
-/// Lets forbidden calls end the process with a sentence.
+/// Lets calls that trap end the process with a sentence.
 pub fn install() -> io::Result<()> {
     #[expect(unsafe_code, reason = "no safe wrapper gives the number of the call")]
     // SAFETY: the structure is whole, zero being a valid value of each field that is not set, and
