@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::relay::{Cut, Relay};
-use common::{Host, Running, text};
+use common::{Host, Running, accelerators, text};
 
 /// Type of the frames that pass the guest on (docs/migration.md).
 const GRANT: u8 = 0x04;
@@ -17,12 +17,6 @@ fn disk(host: &Host) -> String {
     let disk = host.path("disk.img");
     fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
     disk
-}
-
-fn guest<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let mut all = vec!["run", "--guest", "--name", "vm", "--memory", "8M", "--pause", "20"];
-    all.extend(more);
-    all
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -51,10 +45,12 @@ fn goes_on(guest: &mut Running) {
 fn a_second_start_on_one_disk_is_refused_until_the_first_is_dead() {
     let (here, other) = (Host::new("own-first"), Host::new("own-second"));
     let disk = disk(&here);
-    let mut first = here.start(&guest(&["--disk", &disk]));
+    let mut first = here.start(&here.run(&["--disk", &disk]));
     first.round();
     let process = owner(&here, "vm", "process");
-    for arguments in [guest(&["--disk", &disk]), guest(&["--disk", &disk, "--take-ownership"])] {
+    for arguments in
+        [other.run(&["--disk", &disk]), other.run(&["--disk", &disk, "--take-ownership"])]
+    {
         let refused = other.ferry(&arguments);
         assert_eq!(refused.status.code(), Some(1));
         let refused = text(&refused);
@@ -66,7 +62,7 @@ fn a_second_start_on_one_disk_is_refused_until_the_first_is_dead() {
     first.child.wait().unwrap();
     // The record still names it; that it is dead is seen by its lock.
     assert!(owner(&here, &disk, "record").contains(&process));
-    let mut second = other.start(&guest(&["--disk", &disk]));
+    let mut second = other.start(&other.run(&["--disk", &disk]));
     second.round();
     let record = owner(&here, &disk, "record");
     assert!(record.starts_with("owned by") && !record.contains(&process), "{record}");
@@ -77,9 +73,15 @@ fn a_second_start_on_one_disk_is_refused_until_the_first_is_dead() {
 
 #[test]
 fn the_record_follows_a_move_on_shared_storage() {
-    let (here, there) = (Host::new("own-here"), Host::new("own-there"));
+    for accel in accelerators("a move with its record") {
+        the_record_follows(accel);
+    }
+}
+
+fn the_record_follows(accel: &'static str) {
+    let (here, there) = (Host::on("own-here", accel), Host::on("own-there", accel));
     let disk = disk(&here);
-    let mut source = here.start(&guest(&["--disk", &disk]));
+    let mut source = here.start(&here.run(&["--disk", &disk]));
     source.round();
     let uuid = owner(&here, "vm", "machine");
     let (mut receiver, address) = there.receiver(&["--disk", &disk]);
@@ -91,7 +93,7 @@ fn the_record_follows_a_move_on_shared_storage() {
     let record = owner(&there, "vm", "record");
     assert!(record.contains(&owner(&there, "vm", "process")), "{record}");
     assert!(record.contains("(epoch 3)"), "{record}");
-    let refused = here.ferry(&guest(&["--disk", &disk]));
+    let refused = here.ferry(&here.run(&["--disk", &disk]));
     assert!(text(&refused).contains("must not be started here"), "{}", text(&refused));
 }
 
@@ -99,7 +101,7 @@ fn the_record_follows_a_move_on_shared_storage() {
 fn a_machine_that_was_given_away_out_of_reach_is_not_started_again() {
     let (here, there) = (Host::new("away-here"), Host::new("away-there"));
     let (near, far) = (disk(&here), disk(&there));
-    let mut source = here.start(&guest(&["--disk", &near]));
+    let mut source = here.start(&here.run(&["--disk", &near]));
     source.round();
     // Storage that is not shared: the operator carries the disk over while the guest stands still.
     assert!(here.ferry(&["pause", "vm"]).status.success());
@@ -114,15 +116,15 @@ fn a_machine_that_was_given_away_out_of_reach_is_not_started_again() {
     let record = owner(&here, &near, "record");
     assert!(record.starts_with("given by"), "{record}");
     assert!(record.contains(&owner(&there, "vm", "process")), "{record}");
-    let refused = text(&here.ferry(&guest(&["--disk", &near])));
+    let refused = text(&here.ferry(&here.run(&["--disk", &near])));
     assert!(refused.contains("--take-ownership"), "{refused}");
-    let mut taken = here.start(&guest(&["--disk", &near, "--take-ownership"]));
+    let mut taken = here.start(&here.run(&["--disk", &near, "--take-ownership"]));
     taken.round();
 }
 
 /// A move whose connection is cut before a frame.
 fn cut_move(here: &Host, there: &Host, more: &[&str], kind: u8) -> (Running, Running, String) {
-    let mut source = here.start(&guest(more));
+    let mut source = here.start(&here.run(more));
     source.round();
     let (receiver, address) = there.receiver(more);
     let relay = Relay::start(&address, Cut::Frame(kind));
@@ -132,8 +134,9 @@ fn cut_move(here: &Host, there: &Host, more: &[&str], kind: u8) -> (Running, Run
 
 #[test]
 fn a_lost_grant_is_decided_by_the_record() {
-    for kind in [GRANT, RUNNING] {
-        let (here, there) = (Host::new("cut-here"), Host::new("cut-there"));
+    let accels = accelerators("a lost grant");
+    for (accel, kind) in accels.iter().flat_map(|accel| [(accel, GRANT), (accel, RUNNING)]) {
+        let (here, there) = (Host::on("cut-here", accel), Host::on("cut-there", accel));
         let disk = disk(&here);
         let (mut source, mut receiver, said) = cut_move(&here, &there, &["--disk", &disk], kind);
         until("a decision", || {
@@ -187,12 +190,18 @@ fn without_a_record_the_operator_decides() {
 /// A sample, with real processes, of what the simulator does after every byte.
 #[test]
 fn a_link_that_is_cut_after_some_byte_leaves_one_guest() {
+    for accel in accelerators("cuts after some bytes") {
+        cut_after_some_byte(accel);
+    }
+}
+
+fn cut_after_some_byte(accel: &'static str) {
     let mut places = vec![Cut::Never];
     let mut ends = [0, 0];
     while let Some(cut) = places.pop() {
-        let (here, there) = (Host::new("byte-here"), Host::new("byte-there"));
+        let (here, there) = (Host::on("byte-here", accel), Host::on("byte-there", accel));
         let disk = disk(&here);
-        let mut source = here.start(&guest(&["--disk", &disk]));
+        let mut source = here.start(&here.run(&["--disk", &disk]));
         source.round();
         let (mut receiver, address) = there.receiver(&["--disk", &disk]);
         let relay = Relay::start(&address, cut);
@@ -220,6 +229,6 @@ fn a_link_that_is_cut_after_some_byte_leaves_one_guest() {
             places.extend([0, 20, 32, 41, answered - 80, answered - 5].map(Cut::Answered));
         }
     }
-    println!("{} times it stayed, {} times it went", ends[0], ends[1]);
+    println!("{accel}: {} times it stayed, {} times it went", ends[0], ends[1]);
     assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
 }

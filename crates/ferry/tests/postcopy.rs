@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Host, Running, text};
+use common::{Host, Running, accelerators, text};
 use memory::Userfault;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,21 +25,13 @@ fn possible() -> bool {
     }
 }
 
+/// Rounds that a guest has done before it is moved.
+const ROUNDS: u64 = 8;
+
 /// A guest with something in most of its 8 MiB.
 fn guest(host: &Host) -> Running {
-    let mut guest = host.start(&[
-        "run",
-        "--guest",
-        "--name",
-        "vm",
-        "--memory",
-        "8M",
-        "--pause",
-        "20",
-        "--pages-per-round",
-        "400",
-    ]);
-    for _ in 0..8 {
+    let mut guest = host.start(&host.run(&["--pages-per-round", "400"]));
+    for _ in 0..ROUNDS {
         guest.round();
     }
     guest
@@ -107,15 +99,17 @@ fn a_guest_goes_before_its_memory() {
     if !possible() {
         return;
     }
-    for how in [&["--postcopy"][..], &["--postcopy-after", "0"]] {
-        let (here, there) = (Host::new("post-here"), Host::new("post-there"));
+    let accels = accelerators("post-copy");
+    let hows = [&["--postcopy"][..], &["--postcopy-after", "0"]];
+    for (accel, how) in accels.iter().flat_map(|accel| hows.map(|how| (accel, how))) {
+        let (here, there) = (Host::on("post-here", accel), Host::on("post-there", accel));
         let mut source = guest(&here);
         let (mut receiver, address) = there.receiver(&["--serial", "stdio"]);
         let moved = here.ferry(&[&["migrate", "vm", &address][..], how].concat());
         assert!(moved.status.success(), "{}", text(&moved));
         assert!(text(&moved).contains("pages after the guest"), "{}", text(&moved));
         assert!(source.child.wait().unwrap().success());
-        let last = last_round(&mut source);
+        let last = source.last_round().unwrap_or(ROUNDS);
         assert_eq!(receiver.round(), last + 1);
         wait_for_state(&there, "running ");
         assert!(there.ferry(&["pause", "vm"]).status.success());
@@ -123,19 +117,18 @@ fn a_guest_goes_before_its_memory() {
     }
 }
 
-/// The last round that a guest told of at a process that has ended.
-fn last_round(process: &mut Running) -> u64 {
-    let lines = process.lines.by_ref().map(|line| line.unwrap());
-    let last = lines.filter(|line| line.contains("pages ok")).last();
-    last.map_or(8, |line| line.split([' ', ':']).nth(1).unwrap().parse().unwrap())
-}
-
 #[test]
 fn a_lost_link_is_replaced_and_the_guest_goes_on() {
     if !possible() {
         return;
     }
-    let (here, there) = (Host::new("lost-here"), Host::new("lost-there"));
+    for accel in accelerators("the recovery of post-copy") {
+        a_lost_link_is_replaced(accel);
+    }
+}
+
+fn a_lost_link_is_replaced(accel: &'static str) {
+    let (here, there) = (Host::on("lost-here", accel), Host::on("lost-there", accel));
     let mut source = guest(&here);
     let (mut receiver, address) = there.receiver(&["--serial", "stdio"]);
     let road = Road::to(&address);
@@ -181,7 +174,7 @@ fn a_lost_link_is_replaced_and_the_guest_goes_on() {
     let recovered = here.ferry(&["migrate", "--recover", "vm", &address]);
     assert!(recovered.status.success(), "{}", text(&recovered));
     assert!(source.child.wait().unwrap().success());
-    let last = last_round(&mut source);
+    let last = source.last_round().unwrap_or(ROUNDS);
     assert_eq!(receiver.round(), last + 1);
     for round in 2..6 {
         assert_eq!(receiver.round(), last + round);
