@@ -63,6 +63,9 @@ pub struct FwCfgContents {
     pub ram_size: u64,
     /// Files by name, e.g. `etc/table-loader`.
     pub files: Vec<(String, Vec<u8>)>,
+    /// The machine comes from where there were further items, whose content is not known here: a
+    /// place in one that is not there is kept, and nothing is read from it.
+    pub foreign: bool,
 }
 
 /// Saved state of the firmware configuration device.
@@ -82,6 +85,7 @@ pub struct FwCfgState {
 pub struct FwCfg {
     /// Items in ascending order of their keys.
     items: Vec<(u16, Vec<u8>)>,
+    foreign: bool,
     ram: GuestRam,
     selected: u16,
     offset: u32,
@@ -94,7 +98,7 @@ impl FwCfg {
     /// # Errors
     /// If a file's name or length has no place in the directory.
     pub fn new(contents: FwCfgContents, ram: GuestRam) -> Result<Self, FwCfgError> {
-        let FwCfgContents { cpus, ram_size, mut files } = contents;
+        let FwCfgContents { cpus, ram_size, mut files, foreign } = contents;
         // The directory is sorted by name, so that the numbers do not depend on the order given.
         files.sort();
         let count = u16::try_from(files.len()).map_err(|_| FwCfgError::TooLarge)?;
@@ -130,7 +134,7 @@ impl FwCfg {
         }
         items.push((KEY_DIRECTORY, directory));
         items.extend(file_items);
-        Ok(Self { items, ram, selected: KEY_SIGNATURE, offset: 0, dma_address: 0 })
+        Ok(Self { items, foreign, ram, selected: KEY_SIGNATURE, offset: 0, dma_address: 0 })
     }
 
     /// Reads ports; `offset` is the port less the base.
@@ -249,7 +253,7 @@ impl FwCfg {
 
     /// The state to be sent.
     pub fn save(&self) -> FwCfgState {
-        let Self { items: _, ram: _, selected, offset, dma_address } = self;
+        let Self { items: _, foreign: _, ram: _, selected, offset, dma_address } = self;
         FwCfgState { selected: *selected, offset: *offset, dma_address: *dma_address }
     }
 
@@ -260,9 +264,9 @@ impl FwCfg {
     /// the machine that was saved; the device is then unchanged.
     pub fn restore(&mut self, state: &FwCfgState) -> Result<(), RestoreError> {
         let FwCfgState { selected, offset, dma_address } = state;
-        let length =
-            self.items.iter().find(|(key, _)| key == selected).map_or(0, |(_, data)| data.len());
-        if *offset as usize > length {
+        let item = self.items.iter().find(|(key, _)| key == selected);
+        let length = item.map_or(0, |(_, data)| data.len());
+        if *offset as usize > length && (item.is_some() || !self.foreign) {
             let reason =
                 format!("offset {offset} is past the end of item {selected:#x} of {length} bytes");
             return Err(RestoreError::new("fw_cfg", reason));
@@ -282,7 +286,7 @@ mod tests {
         let ram = GuestRam::new(1 << 20).unwrap();
         let files =
             vec![("opt/b".to_owned(), vec![7; 5000]), ("etc/a".to_owned(), b"hello".to_vec())];
-        let contents = FwCfgContents { cpus: 2, ram_size: 1 << 20, files };
+        let contents = FwCfgContents { cpus: 2, ram_size: 1 << 20, files, foreign: false };
         (FwCfg::new(contents, ram.clone()).unwrap(), ram)
     }
 
@@ -408,6 +412,21 @@ mod tests {
         let unknown = FwCfgState { selected: 0x99, offset: 1, ..state };
         assert!(destination.restore(&unknown).is_err());
         assert_eq!(destination.save(), before);
+    }
+
+    #[test]
+    fn a_place_in_an_item_that_is_not_known_here_is_kept() {
+        let ram = GuestRam::new(4096).unwrap();
+        let contents = FwCfgContents { foreign: true, ..FwCfgContents::default() };
+        let mut device = FwCfg::new(contents, ram).unwrap();
+        let state = FwCfgState { selected: 0x11, offset: 9_000_000, dma_address: 0 };
+        device.restore(&state).unwrap();
+        let mut byte = [7];
+        device.read(0, 1, &mut byte);
+        assert_eq!(byte, [0]);
+        assert_eq!(device.save(), state);
+        let past = FwCfgState { selected: KEY_SIGNATURE, offset: 5, dma_address: 0 };
+        assert!(device.restore(&past).is_err());
     }
 
     #[test]

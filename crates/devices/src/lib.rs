@@ -11,6 +11,7 @@
 pub mod acpi_ged;
 mod error;
 pub mod exit_device;
+pub mod firmware;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8254;

@@ -47,6 +47,12 @@ pub const SERIAL: Region = Region::new(0x3f8, 8);
 /// Firmware configuration (ports): selector, data at +1, DMA address at +4.
 pub const FW_CFG: Region = Region::new(0x510, 12);
 
+/// Where firmware shows below 1 MiB, in machine types that have it (memory). The RAM under it is
+/// out of the guest's reach.
+pub const FIRMWARE: Region = Region::new(0xf_0000, 0x1_0000);
+/// Where the same firmware shows below 4 GiB (memory).
+pub const FIRMWARE_HIGH: Region = Region::new(0xffff_0000, 0x1_0000);
+
 /// I/O APIC 0 (memory).
 pub const IOAPIC_0: Region = Region::new(0xfec0_0000, 0x1000);
 /// I/O APIC 1 (memory).
@@ -118,6 +124,14 @@ pub fn memory_ranges(bytes: u64) -> Vec<Range<u64>> {
         let end = HIGH_MEMORY_START.saturating_add(high);
         ranges.push(Range { start: HIGH_MEMORY_START, end });
     }
+    ranges
+}
+
+/// The same without the RAM under firmware, for `bytes` that reach past it.
+pub fn memory_ranges_beside_firmware(bytes: u64) -> Vec<Range<u64>> {
+    let mut ranges = memory_ranges(bytes);
+    ranges[0].start = FIRMWARE.base + FIRMWARE.length;
+    ranges.insert(0, Range { start: 0, end: FIRMWARE.base });
     ranges
 }
 

@@ -13,6 +13,8 @@ pub const HOST_MODEL: &str = "host";
 pub const MAX_CPUS: u32 = 16;
 /// Least memory of a machine, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 64 << 10;
+/// Least memory of a `microvm`, in bytes.
+const MIN_MICROVM_BYTES: u64 = 2 << 20;
 /// Most memory of a machine, in bytes.
 pub const MAX_MEMORY_BYTES: u64 = 64 << 30;
 /// Longest name of a machine, a device or a CPU model, in characters.
@@ -201,9 +203,14 @@ impl MachineConfig {
         Ok(slot)
     }
 
-    /// Where memory lies in guest-physical space ([`board::memory_ranges`]).
+    /// Where memory that the guest can reach lies in guest-physical space
+    /// ([`board::memory_ranges`]).
     pub fn memory_ranges(&self) -> Vec<std::ops::Range<u64>> {
-        board::memory_ranges(self.memory_bytes)
+        if self.machine_type.has_firmware() {
+            board::memory_ranges_beside_firmware(self.memory_bytes)
+        } else {
+            board::memory_ranges(self.memory_bytes)
+        }
     }
 
     /// Whether these fields make a machine.
@@ -212,13 +219,13 @@ impl MachineConfig {
     /// The first limit that is broken, with the name of the thing that breaks it.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let MachineConfig {
-            machine_type: _,
+            machine_type,
             name,
             uuid: _,
             cpus: CpuConfig { model, count, tsc_khz, promise_tsc: _, promise_cpuid: _, host_cpuid },
             memory_bytes,
             clock,
-            hpet: _,
+            hpet,
             serial_id,
             virtio,
         } = self;
@@ -260,6 +267,9 @@ impl MachineConfig {
                 format!("icount shift {shift} is not 0 to {MAX_ICOUNT_SHIFT}"),
             ));
         }
+        if *machine_type == MachineType::Microvm {
+            check_microvm(*memory_bytes, *clock, *hpet, virtio)?;
+        }
         let mut ids = BTreeSet::from([serial_id.as_str()]);
         let mut macs = BTreeSet::new();
         let mut above = board::VIRTIO_SLOTS;
@@ -290,6 +300,38 @@ impl MachineConfig {
         }
         Ok(())
     }
+}
+
+/// What a machine type of QEMU's does not have.
+fn check_microvm(
+    memory_bytes: u64,
+    clock: ClockMode,
+    hpet: bool,
+    virtio: &[VirtioDevice],
+) -> Result<(), ConfigError> {
+    let lacks = |subject: &str, what: &str| {
+        Err(ConfigError::new(subject, format!("machine type microvm has {what}")))
+    };
+    if memory_bytes < MIN_MICROVM_BYTES {
+        return lacks("memory", "2 MiB at least");
+    }
+    if hpet {
+        return lacks("hpet", "none");
+    }
+    if clock != ClockMode::Host {
+        return lacks("clock", "the host's");
+    }
+    for VirtioDevice { slot: _, kind } in virtio {
+        match kind {
+            VirtioKind::Block { .. } | VirtioKind::Rng { source: RngSource::Host, .. } => {}
+            VirtioKind::Rng { id, source: RngSource::Seeded { .. } } => {
+                return lacks(id, "the host's entropy, and no seed");
+            }
+            VirtioKind::Console { id } => return lacks(id, "no virtio console here"),
+            VirtioKind::Net { id, .. } => return lacks(id, "no virtio network device here"),
+        }
+    }
+    Ok(())
 }
 
 fn check_kind(kind: &VirtioKind, clock: ClockMode) -> Result<(), ConfigError> {

@@ -50,7 +50,7 @@ pub struct MachineFile {
     /// Name of the serial port; `com1` if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Whether there is an HPET; there is one if left out.
+    /// Whether there is an HPET; there is one if left out, but in a `microvm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hpet: Option<bool>,
     /// The CPUs.
@@ -197,7 +197,7 @@ impl MachineFile {
         if let Some(id) = serial {
             config.serial_id.clone_from(id);
         }
-        config.hpet = hpet.unwrap_or(config.hpet);
+        config.hpet = hpet.unwrap_or(config.machine_type == MachineType::Ferry1);
         let default = CpuConfig::default();
         let model = model.clone().unwrap_or(default.model);
         config.cpus = CpuConfig {
@@ -387,7 +387,7 @@ mod tests {
         for (text, message) in [
             (
                 "type = \"ferry-9\"",
-                "type: machine type \"ferry-9\" is unknown here; known: ferry-1",
+                "type: machine type \"ferry-9\" is unknown here; known: ferry-1, microvm",
             ),
             ("uuid = \"1\"", "uuid: \"1\" is not a UUID"),
             ("memory = \"big\"", "memory: \"big\" is not a size"),

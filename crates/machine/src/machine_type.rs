@@ -28,11 +28,23 @@ pub enum MachineType {
     ///
     /// It says nothing about what the guest can change: that is state, and travels as such.
     Ferry1,
+    /// `microvm`, the machine of that name of QEMU 7.2 with `pit=on,pic=on,rtc=on,isa-serial=on`,
+    /// as its guests see it. It is `ferry-1` but for this:
+    ///
+    /// - firmware lies in the last 64 KiB below 1 MiB, and again in the last below 4 GiB;
+    /// - there is neither an exit port nor an HPET;
+    /// - virtio devices are a disk or an entropy source, with QEMU's features, configuration spaces
+    ///   and sizes of queues;
+    /// - time is that of the host's clock.
+    ///
+    /// Firmware, and what it made in memory, come with the guest: such a machine is not started
+    /// here, but received from QEMU.
+    Microvm,
 }
 
 impl MachineType {
     /// Every machine type that this release can run, oldest first.
-    pub const ALL: &'static [MachineType] = &[MachineType::Ferry1];
+    pub const ALL: &'static [MachineType] = &[MachineType::Ferry1, MachineType::Microvm];
 
     /// The type that a new machine gets when its user names none.
     pub const NEWEST: MachineType = MachineType::Ferry1;
@@ -41,7 +53,18 @@ impl MachineType {
     pub const fn name(self) -> &'static str {
         match self {
             MachineType::Ferry1 => "ferry-1",
+            MachineType::Microvm => "microvm",
         }
+    }
+
+    /// Whether firmware lies in memory ([`crate::board::FIRMWARE`]).
+    pub const fn has_firmware(self) -> bool {
+        matches!(self, MachineType::Microvm)
+    }
+
+    /// Whether there is an exit port ([`crate::board::EXIT`]).
+    pub const fn has_exit_port(self) -> bool {
+        matches!(self, MachineType::Ferry1)
     }
 }
 
@@ -78,7 +101,10 @@ mod tests {
     #[test]
     fn an_unknown_type_is_named() {
         let error = "ferry-9".parse::<MachineType>().unwrap_err();
-        assert_eq!(error.to_string(), "machine type \"ferry-9\" is unknown here; known: ferry-1");
+        assert_eq!(
+            error.to_string(),
+            "machine type \"ferry-9\" is unknown here; known: ferry-1, microvm"
+        );
         assert!("Ferry-1".parse::<MachineType>().is_err());
         assert!("".parse::<MachineType>().is_err());
     }

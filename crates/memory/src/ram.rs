@@ -1,6 +1,7 @@
 //! The mapped RAM of a machine.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use vm_memory::{
@@ -96,14 +97,31 @@ impl GuestRam {
     /// # Errors
     /// If `bytes` is zero or no whole number of pages, or the host has no room.
     pub fn new(bytes: u64) -> Result<Self, MemoryError> {
-        if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE as u64) {
+        let low = bytes.min(LOW_MEMORY_LIMIT);
+        let high = HIGH_MEMORY_START..HIGH_MEMORY_START.saturating_add(bytes - low);
+        Self::with_ranges(&[0..low, high])
+    }
+
+    /// The same with RAM at these guest-physical addresses, which ascend. Empty ranges count for
+    /// nothing.
+    ///
+    /// # Errors
+    /// If there is none, or a range is no whole number of pages, or the host has no room.
+    pub fn with_ranges(ranges: &[Range<u64>]) -> Result<Self, MemoryError> {
+        let length = |range: &Range<u64>| range.end.saturating_sub(range.start);
+        let bytes = ranges.iter().map(length).sum();
+        let page = PAGE_SIZE as u64;
+        let whole = |range: &Range<u64>| {
+            range.start.is_multiple_of(page) && length(range).is_multiple_of(page)
+        };
+        if bytes == 0 || !ranges.iter().all(whole) {
             return Err(MemoryError::Size(bytes));
         }
-        let low = bytes.min(LOW_MEMORY_LIMIT);
-        let mut ranges = vec![(GuestAddress(0), low as usize)];
-        if bytes > low {
-            ranges.push((GuestAddress(HIGH_MEMORY_START), (bytes - low) as usize));
-        }
+        let ranges: Vec<_> = ranges
+            .iter()
+            .filter(|range| length(range) != 0)
+            .map(|range| (GuestAddress(range.start), length(range) as usize))
+            .collect();
         let memory = GuestMemory::from_ranges(&ranges)
             .map_err(|source| MemoryError::Map { bytes, source })?;
         let mut first_page = 0;
@@ -388,6 +406,17 @@ mod tests {
         ram.write(HIGH_MEMORY_START + 4095, &[1, 2]).unwrap();
         assert_eq!(ram.harvest().iter().collect::<Vec<_>>(), [first_high, first_high + 1]);
         assert!(ram.write(LOW_MEMORY_LIMIT - 1, &[1, 2]).is_err());
+    }
+
+    #[test]
+    fn a_hole_has_no_page_numbers() {
+        let ram = GuestRam::with_ranges(&[0..0xf_0000, 0x10_0000..0x12_0000]).unwrap();
+        assert_eq!(ram.pages(), 0xf0 + 0x20);
+        assert_eq!(ram.page_of(0xf_0000), None);
+        assert_eq!(ram.page_of(0x10_0000), Some(0xf0));
+        assert!(ram.write(0xe_fff0, &[0; 32]).is_err());
+        assert!(GuestRam::with_ranges(&[0..0, 7..7]).is_err());
+        assert!(GuestRam::with_ranges(&[0..4096, 8192..8193]).is_err());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use cpu::{Bus, GeneralProtection, Signal};
 use devices::acpi_ged::{AcpiGed, Power};
 use devices::exit_device::ExitDevice;
-use devices::fw_cfg::{FwCfg, FwCfgContents};
+use devices::firmware::Firmware;
+use devices::fw_cfg::{FwCfg, FwCfgContents, FwCfgError};
 use devices::serial::Serial16550;
 use devices::virtio::EmptySlot;
 use devices::{Hpet, I8254, Rtc};
@@ -26,6 +27,21 @@ pub enum Request {
     Reset,
 }
 
+/// The firmware configuration device of a machine, with the files that its firmware brought.
+pub(crate) fn fw_cfg(
+    config: &MachineConfig,
+    files: Vec<(String, Vec<u8>)>,
+    ram: &GuestRam,
+) -> Result<FwCfg, FwCfgError> {
+    let contents = FwCfgContents {
+        cpus: config.cpus.count as u16,
+        ram_size: config.memory_bytes,
+        files,
+        foreign: config.machine_type.has_firmware(),
+    };
+    FwCfg::new(contents, ram.clone())
+}
+
 /// All devices of a machine.
 pub struct Board {
     pub(crate) clock: Clock,
@@ -34,9 +50,10 @@ pub struct Board {
     pub(crate) hpet: Option<Hpet>,
     pub(crate) rtc: Rtc,
     pub(crate) serial: Serial16550,
-    pub(crate) exit: ExitDevice,
+    pub(crate) exit: Option<ExitDevice>,
     pub(crate) ged: AcpiGed,
     pub(crate) fw_cfg: FwCfg,
+    pub(crate) firmware: Option<Firmware>,
     /// In the order of the configuration: slots descending.
     pub(crate) slots: Vec<Slot>,
     /// The vCPU that runs.
@@ -58,21 +75,17 @@ impl Board {
         slots: Vec<Slot>,
     ) -> Result<Self, BackendError> {
         let clock = Clock::new(config);
-        let contents = FwCfgContents {
-            cpus: config.cpus.count as u16,
-            ram_size: config.memory_bytes,
-            files: Vec::new(),
-        };
-        let fw_cfg = FwCfg::new(contents, ram.clone()).map_err(BackendError::FwCfg)?;
+        let fw_cfg = fw_cfg(config, Vec::new(), ram).map_err(BackendError::FwCfg)?;
         let mut board = Self {
             interrupts: Interrupts::new(config.cpus.count),
             pit: I8254::new(),
             hpet: config.hpet.then(Hpet::new),
             rtc: Rtc::new(clock.epoch_ns()),
             serial: Serial16550::new(),
-            exit: ExitDevice::new(),
+            exit: config.machine_type.has_exit_port().then(ExitDevice::new),
             ged: AcpiGed::new(),
             fw_cfg,
+            firmware: config.machine_type.has_firmware().then(Firmware::default),
             slots,
             current: 0,
             horizon: 0,
@@ -232,8 +245,8 @@ impl Board {
             self.interrupts.pic_read(now, port, data);
         } else if let Some(offset) = offset(map::FW_CFG) {
             self.fw_cfg.read(now, offset, data);
-        } else if let Some(offset) = offset(map::EXIT) {
-            self.exit.read(now, offset, data);
+        } else if let (Some(offset), Some(exit)) = (offset(map::EXIT), &mut self.exit) {
+            exit.read(now, offset, data);
         } else {
             data.fill(0xff);
         }
@@ -257,9 +270,9 @@ impl Board {
             self.interrupts.pic_write(now, port, data);
         } else if let Some(offset) = offset(map::FW_CFG) {
             self.fw_cfg.write(now, offset, data);
-        } else if let Some(offset) = offset(map::EXIT) {
-            self.exit.write(now, offset, data);
-            if let Some(code) = self.exit.take_exit() {
+        } else if let (Some(offset), Some(exit)) = (offset(map::EXIT), &mut self.exit) {
+            exit.write(now, offset, data);
+            if let Some(code) = exit.take_exit() {
                 self.request = Some(Request::Exit(code));
             }
         }
@@ -284,6 +297,10 @@ impl Board {
             self.ged_line();
         } else if let Some(offset) = offset(map::GED_REGISTERS) {
             self.ged.read_registers(now, offset, data);
+        } else if let (Some(offset), Some(firmware)) =
+            (offset(map::FIRMWARE).or_else(|| offset(map::FIRMWARE_HIGH)), &self.firmware)
+        {
+            firmware.read(offset, data);
         } else if in_slots(address) {
             EmptySlot::read((address - map::VIRTIO_BASE) % map::VIRTIO_SLOT_BYTES, data);
         } else {

@@ -139,7 +139,7 @@ impl Machine {
     pub fn build(config: &MachineConfig, host: &HostConfig) -> Result<Self, BuildError> {
         let choice = accelerator::choose(config, host.accel)?;
         let model = choice.model;
-        let ram = GuestRam::new(config.memory_bytes)?;
+        let ram = GuestRam::with_ranges(&config.memory_ranges())?;
         let slots = slots::plug(config, host, &ram)?;
         let board = Arc::new(Mutex::new(Board::new(config, &ram, slots)?));
         let cpus = match choice.accelerator {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cpu::CpuState;
 use devices::acpi_ged::AcpiGedState;
 use devices::exit_device::ExitState;
+use devices::firmware::FirmwareState;
 use devices::fw_cfg::FwCfgState;
 use devices::serial::SerialState;
 use devices::virtio::{
@@ -61,7 +62,12 @@ impl MachineSchemas {
         add(SerialState::NAME, 0, SerialState::schema());
         add(AcpiGedState::NAME, 0, AcpiGedState::schema());
         add(FwCfgState::NAME, 0, FwCfgState::schema());
-        add(ExitState::NAME, 0, ExitState::schema());
+        if config.machine_type.has_exit_port() {
+            add(ExitState::NAME, 0, ExitState::schema());
+        }
+        if config.machine_type.has_firmware() {
+            add(FirmwareState::NAME, 0, FirmwareState::schema());
+        }
         for plugged in &config.virtio {
             let (device, schema) = match &plugged.kind {
                 VirtioKind::Block { .. } => (VirtioBlockState::NAME, VirtioBlockState::schema()),

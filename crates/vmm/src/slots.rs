@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use devices::fw_cfg::FwCfgError;
 use devices::virtio::{
-    BlockBackend, BlockConfig, BlockError, FileDisk, NetBackend, NullNet, RngSource, Tap,
-    VirtioBlock, VirtioConsole, VirtioMmio, VirtioNet, VirtioRng, VirtioSlot,
+    BlockBackend, BlockConfig, BlockError, BlockKind, FileDisk, NetBackend, NullNet, RngSource,
+    Tap, Transport, VirtioBlock, VirtioConsole, VirtioMmio, VirtioNet, VirtioRng, VirtioSlot,
 };
 use machine::{
-    ClockMode, HostConfig, MachineConfig, NetBackend as Network, RngSource as Entropy, VirtioKind,
-    board,
+    ClockMode, HostConfig, MachineConfig, MachineType, NetBackend as Network, RngSource as Entropy,
+    VirtioKind, board,
 };
 use memory::GuestRam;
 
@@ -163,6 +163,10 @@ pub fn plug(
     host: &HostConfig,
     ram: &GuestRam,
 ) -> Result<Vec<Slot>, BackendError> {
+    let (transport, disks) = match config.machine_type {
+        MachineType::Ferry1 => (Transport::FERRY_1, BlockKind::Ferry1),
+        MachineType::Microvm => (Transport::MICROVM, BlockKind::Qemu),
+    };
     config
         .virtio
         .iter()
@@ -176,10 +180,16 @@ pub fn plug(
                         sectors: *sectors,
                         read_only: *read_only,
                         id: serial.clone(),
+                        kind: disks,
                     };
                     let device = VirtioBlock::new(promised, backend)
                         .map_err(|source| BackendError::Block { id: id.clone(), source })?;
-                    SlotDevice::Block(Box::new(VirtioMmio::new(base, device, ram.clone())))
+                    SlotDevice::Block(Box::new(VirtioMmio::new(
+                        base,
+                        transport,
+                        device,
+                        ram.clone(),
+                    )))
                 }
                 VirtioKind::Rng { id, source } => {
                     let source = match source {
@@ -188,15 +198,20 @@ pub fn plug(
                             .map_err(|source| BackendError::Entropy { id: id.clone(), source })?,
                     };
                     let device = VirtioRng::new(source);
-                    SlotDevice::Rng(Box::new(VirtioMmio::new(base, device, ram.clone())))
+                    SlotDevice::Rng(Box::new(VirtioMmio::new(base, transport, device, ram.clone())))
                 }
                 VirtioKind::Console { .. } => {
                     let device = VirtioConsole::new();
-                    SlotDevice::Console(Box::new(VirtioMmio::new(base, device, ram.clone())))
+                    SlotDevice::Console(Box::new(VirtioMmio::new(
+                        base,
+                        transport,
+                        device,
+                        ram.clone(),
+                    )))
                 }
                 VirtioKind::Net { id, mac } => {
                     let device = VirtioNet::new(*mac, open_net(id, config.clock, host)?);
-                    SlotDevice::Net(Box::new(VirtioMmio::new(base, device, ram.clone())))
+                    SlotDevice::Net(Box::new(VirtioMmio::new(base, transport, device, ram.clone())))
                 }
             };
             Ok(Slot { number: plugged.slot, id, device })

@@ -6,7 +6,8 @@
 use cpu::CpuState;
 use devices::acpi_ged::AcpiGedState;
 use devices::exit_device::ExitState;
-use devices::fw_cfg::FwCfgState;
+use devices::firmware::FirmwareState;
+use devices::fw_cfg::{FwCfgError, FwCfgState};
 use devices::serial::SerialState;
 use devices::{HpetState, I8254State, I8259State, IoApicState, LapicState, RestoreError, RtcState};
 use memory::PAGE_SIZE;
@@ -61,6 +62,9 @@ pub enum StateError {
     /// A vCPU does not take its state, or cannot be asked.
     #[error(transparent)]
     Vcpu(#[from] cpu::AcceleratorError),
+    /// The firmware's files make no directory.
+    #[error(transparent)]
+    Firmware(#[from] FwCfgError),
     /// The clock does not take its state.
     #[error("section clock")]
     Clock(#[source] Invalid),
@@ -134,7 +138,12 @@ impl Machine {
         sections.push(encode(0, &board.serial.save()));
         sections.push(encode(0, &board.ged.save()));
         sections.push(encode(0, &board.fw_cfg.save()));
-        sections.push(encode(0, &board.exit.save()));
+        if let Some(exit) = &board.exit {
+            sections.push(encode(0, &exit.save()));
+        }
+        if let Some(firmware) = &board.firmware {
+            sections.push(encode(0, &firmware.save()));
+        }
         for slot in &board.slots {
             sections.push(slot.device.save_section());
         }
@@ -194,7 +203,10 @@ impl Machine {
         let serial: SerialState = left.decode(0)?;
         let ged: AcpiGedState = left.decode(0)?;
         let fw_cfg: FwCfgState = left.decode(0)?;
-        let exit: ExitState = left.decode(0)?;
+        let exit: Option<ExitState> =
+            if board.exit.is_some() { Some(left.decode(0)?) } else { None };
+        let firmware: Option<FirmwareState> =
+            if board.firmware.is_some() { Some(left.decode(0)?) } else { None };
         let mut slots = Vec::new();
         for slot in &board.slots {
             slots.push(left.take(&slot.device.section_name(), 0)?);
@@ -218,8 +230,14 @@ impl Machine {
         board.rtc.restore(&rtc)?;
         board.serial.restore(&serial)?;
         board.ged.restore(&ged)?;
+        if let (Some(firmware), Some(state)) = (&mut board.firmware, &firmware) {
+            firmware.restore(state)?;
+            board.fw_cfg = crate::board::fw_cfg(&self.config, state.files(), &self.ram)?;
+        }
         board.fw_cfg.restore(&fw_cfg)?;
-        board.exit.restore(&exit)?;
+        if let (Some(exit), Some(state)) = (&mut board.exit, &exit) {
+            exit.restore(state)?;
+        }
         for (slot, section) in board.slots.iter_mut().zip(slots) {
             slot.device.restore_section(section)?;
         }

@@ -3,16 +3,19 @@
 
 use memory::GuestMemory;
 use virtio_bindings::bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
+    VIRTIO_BLK_F_GEOMETRY, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
+    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use vmstate::VmState;
 
 use super::disk::{BlockBackend, SECTOR_SIZE};
 use super::mmio::VirtioMmioState;
 use super::queue::{Chain, QueueError, Virtqueue};
-use super::{QUEUE_SIZE_MAX, VirtioDevice};
+use super::{Transport, VirtioDevice};
 
 const HEADER_SIZE: usize = 16;
 const ID_SIZE: usize = VIRTIO_BLK_ID_BYTES as usize;
@@ -20,6 +23,24 @@ const ID_SIZE: usize = VIRTIO_BLK_ID_BYTES as usize;
 const CHUNK_SIZE: usize = 128 << 10;
 /// Length of the configuration space: up to the block size.
 const CONFIG_SIZE: usize = 24;
+/// The same as in QEMU 7.2: up to whether zeroes may be written by discarding.
+const QEMU_CONFIG_SIZE: usize = 57;
+/// Where the configuration space says whether the host may keep writes in its cache.
+const WRITEBACK: usize = 32;
+/// Bytes of the one range that a request to discard or to write zeroes has.
+const RANGE_SIZE: u64 = 16;
+/// Sectors that QEMU lets one such request name.
+const QEMU_RANGE_SECTORS: u32 = (1 << 22) - 1;
+
+/// Whose disk it is that the guest sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockKind {
+    /// That of `ferry-1`.
+    Ferry1,
+    /// That of QEMU 7.2, whose configuration space is state: geometry and topology follow from
+    /// QEMU's image, and the guest can set whether writes are cached.
+    Qemu,
+}
 
 /// What the guest sees of a disk; it follows from the machine configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +51,8 @@ pub struct BlockConfig {
     pub read_only: bool,
     /// The identifier that the guest can ask for, at most 20 bytes.
     pub id: String,
+    /// Features and configuration space.
+    pub kind: BlockKind,
 }
 
 /// A disk cannot be made.
@@ -61,10 +84,11 @@ pub struct VirtioBlockState {
 
 /// A virtio-blk device.
 pub struct VirtioBlock {
+    kind: BlockKind,
     sectors: u64,
     read_only: bool,
     id: [u8; ID_SIZE],
-    config: [u8; CONFIG_SIZE],
+    config: Vec<u8>,
     backend: Box<dyn BlockBackend>,
     /// Where bytes are on their way between the backend and guest memory.
     chunk: Vec<u8>,
@@ -101,7 +125,7 @@ impl VirtioBlock {
     /// # Errors
     /// If the backend's capacity is another one: it is then most likely another disk.
     pub fn new(config: BlockConfig, backend: Box<dyn BlockBackend>) -> Result<Self, BlockError> {
-        let BlockConfig { sectors, read_only, id } = config;
+        let BlockConfig { sectors, read_only, id, kind } = config;
         if backend.sectors() != sectors {
             return Err(BlockError::Capacity { expected: sectors, actual: backend.sectors() });
         }
@@ -110,14 +134,29 @@ impl VirtioBlock {
             Some(field) => field.copy_from_slice(id.as_bytes()),
             None => return Err(BlockError::Id(id)),
         }
-        // Section 5.2.4: capacity, size_max, seg_max, geometry (cylinders, heads, sectors), blk_size.
-        let mut config = [0; CONFIG_SIZE];
-        config[..8].copy_from_slice(&sectors.to_le_bytes());
-        // A request has a header and a status besides its segments.
-        config[12..16].copy_from_slice(&u32::from(QUEUE_SIZE_MAX - 2).to_le_bytes());
-        config[20..24].copy_from_slice(&(SECTOR_SIZE as u32).to_le_bytes());
+        let config = match kind {
+            BlockKind::Ferry1 => {
+                // A request has a header and a status besides its segments.
+                config_space(CONFIG_SIZE, sectors, u32::from(Transport::FERRY_1.queue_size) - 2)
+            }
+            BlockKind::Qemu => {
+                // Of QEMU's default queue of 256, half.
+                let mut config = config_space(QEMU_CONFIG_SIZE, sectors, 254);
+                // min_io_size, wce, num_queues; of discarding and of writing zeroes the largest
+                // range, how many of them, and the alignment or whether they may be discarded.
+                config[26] = 1;
+                config[WRITEBACK] = 1;
+                config[34] = 1;
+                for at in [36, 48] {
+                    config[at..at + 4].copy_from_slice(&QEMU_RANGE_SECTORS.to_le_bytes());
+                    config[at + 4] = 1;
+                    config[at + 8] = 1;
+                }
+                config
+            }
+        };
         let chunk = vec![0; CHUNK_SIZE];
-        Ok(Self { sectors, read_only, id: id_field, config, backend, chunk })
+        Ok(Self { kind, sectors, read_only, id: id_field, config, backend, chunk })
     }
 
     /// What backs the disk.
@@ -148,6 +187,9 @@ impl VirtioBlock {
             VIRTIO_BLK_T_GET_ID => {
                 let length = room.min(ID_SIZE as u64) as usize;
                 Outcome::done(chain.write(memory, 0, &self.id[..length]) as u64)
+            }
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if self.kind == BlockKind::Qemu => {
+                self.range_request(chain, memory, kind == VIRTIO_BLK_T_WRITE_ZEROES)
             }
             _ => Outcome::UNSUPPORTED,
         };
@@ -191,8 +233,59 @@ impl VirtioBlock {
             }
             done += part.len() as u64;
         }
-        Outcome::done(0)
+        self.written()
     }
+
+    /// What was written is past a loss of power, where the guest has switched the cache off.
+    fn written(&mut self) -> Outcome {
+        let cached = self.config.get(WRITEBACK).is_none_or(|writeback| *writeback != 0);
+        if cached || self.backend.flush().is_ok() { Outcome::done(0) } else { Outcome::IO_ERROR }
+    }
+
+    /// A request to write zeroes to a range of sectors, or one to say that nobody needs them, which
+    /// changes nothing here, as in a QEMU that is not told otherwise (section 5.2.6).
+    fn range_request(&mut self, chain: &Chain, memory: &GuestMemory, zeroes: bool) -> Outcome {
+        let mut range = [0; RANGE_SIZE as usize];
+        if chain.readable_length() != HEADER_SIZE as u64 + RANGE_SIZE {
+            return Outcome::UNSUPPORTED;
+        }
+        chain.read(memory, HEADER_SIZE as u64, &mut range);
+        let [sector @ .., a, b, c, d, e, f, g, h] = range;
+        let (sector, count) = (u64::from_le_bytes(sector), u32::from_le_bytes([a, b, c, d]));
+        let flags = u32::from_le_bytes([e, f, g, h]);
+        let allowed = if zeroes { VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP } else { 0 };
+        if flags & !allowed != 0 {
+            return Outcome::UNSUPPORTED;
+        }
+        let length = u64::from(count) * SECTOR_SIZE;
+        let place = self.place(sector, length).filter(|_| !self.read_only);
+        let Some(start) = place.filter(|_| count <= QEMU_RANGE_SECTORS) else {
+            return Outcome::IO_ERROR;
+        };
+        if !zeroes {
+            return Outcome::done(0);
+        }
+        self.chunk.fill(0);
+        let mut done = 0;
+        while done < length {
+            let part = &self.chunk[..(length - done).min(CHUNK_SIZE as u64) as usize];
+            if self.backend.write_at(start + done, part).is_err() {
+                return Outcome::IO_ERROR;
+            }
+            done += part.len() as u64;
+        }
+        self.written()
+    }
+}
+
+/// The beginning of a configuration space (section 5.2.4): capacity, size_max, seg_max, geometry
+/// (cylinders, heads, sectors), blk_size.
+fn config_space(length: usize, sectors: u64, segments: u32) -> Vec<u8> {
+    let mut config = vec![0; length];
+    config[..8].copy_from_slice(&sectors.to_le_bytes());
+    config[12..16].copy_from_slice(&segments.to_le_bytes());
+    config[20..24].copy_from_slice(&(SECTOR_SIZE as u32).to_le_bytes());
+    config
 }
 
 impl VirtioDevice for VirtioBlock {
@@ -203,11 +296,42 @@ impl VirtioDevice for VirtioBlock {
 
     fn features(&self) -> u64 {
         let read_only = if self.read_only { 1 << VIRTIO_BLK_F_RO } else { 0 };
-        1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH | read_only
+        let both = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH;
+        let own = match self.kind {
+            BlockKind::Ferry1 => 0,
+            BlockKind::Qemu => {
+                1 << VIRTIO_BLK_F_GEOMETRY
+                    | 1 << VIRTIO_BLK_F_TOPOLOGY
+                    | 1 << VIRTIO_BLK_F_CONFIG_WCE
+                    | 1 << VIRTIO_BLK_F_DISCARD
+                    | 1 << VIRTIO_BLK_F_WRITE_ZEROES
+            }
+        };
+        both | own | read_only
     }
 
     fn config(&self) -> &[u8] {
         &self.config
+    }
+
+    fn takes_config(&self, saved: &[u8]) -> bool {
+        match self.kind {
+            BlockKind::Ferry1 => saved == self.config,
+            // Capacity and sizes follow from the machine, the rest is as the guest has seen it.
+            BlockKind::Qemu => {
+                let follows = |config: &[u8]| [&config[..16], &config[20..24]].concat();
+                saved.len() == self.config.len()
+                    && follows(saved) == follows(&self.config)
+                    && saved[WRITEBACK] <= 1
+            }
+        }
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let at = offset == WRITEBACK as u64;
+        if let (BlockKind::Qemu, true, &[writeback]) = (self.kind, at, data) {
+            self.config[WRITEBACK] = u8::from(writeback != 0);
+        }
     }
 
     fn process(
@@ -222,7 +346,9 @@ impl VirtioDevice for VirtioBlock {
     fn reset(&mut self) {}
 
     fn save(&self, transport: VirtioMmioState) -> VirtioBlockState {
-        let Self { sectors: _, read_only: _, id: _, config: _, backend: _, chunk: _ } = self;
+        // The configuration space is in the transport's part.
+        let Self { kind: _, sectors: _, read_only: _, id: _, config: _, backend: _, chunk: _ } =
+            self;
         VirtioBlockState { transport }
     }
 
@@ -235,5 +361,8 @@ impl VirtioDevice for VirtioBlock {
         Ok(())
     }
 
-    fn restore(&mut self, _state: &VirtioBlockState) {}
+    fn restore(&mut self, state: &VirtioBlockState) {
+        let VirtioBlockState { transport } = state;
+        self.config.clone_from(&transport.config);
+    }
 }

@@ -5,7 +5,7 @@ use vmstate::{SavedSection, VmState};
 
 use super::queue::{QueueError, QueueState, Virtqueue};
 use super::registers::*;
-use super::{QUEUE_SIZE_MAX, VirtioDevice};
+use super::{Transport, VirtioDevice};
 use crate::RestoreError;
 
 /// Bytes of a slot's region.
@@ -98,6 +98,7 @@ impl EmptySlot {
 #[derive(Debug)]
 pub struct VirtioMmio<D> {
     base: u64,
+    transport: Transport,
     device: D,
     ram: GuestRam,
     device_features_select: u32,
@@ -114,9 +115,10 @@ pub struct VirtioMmio<D> {
 
 impl<D: VirtioDevice> VirtioMmio<D> {
     /// Plugs `device` into the slot at guest-physical address `base`.
-    pub fn new(base: u64, device: D, ram: GuestRam) -> Self {
+    pub fn new(base: u64, transport: Transport, device: D, ram: GuestRam) -> Self {
         Self {
             base,
+            transport,
             device,
             ram,
             device_features_select: 0,
@@ -126,13 +128,13 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             status: 0,
             interrupt_status: 0,
             config_generation: 0,
-            queues: Self::fresh_queues(),
+            queues: Self::fresh_queues(transport),
             fault: None,
         }
     }
 
-    fn fresh_queues() -> Vec<Virtqueue> {
-        (0..D::QUEUES).map(|_| Virtqueue::new(QUEUE_SIZE_MAX)).collect()
+    fn fresh_queues(transport: Transport) -> Vec<Virtqueue> {
+        (0..D::QUEUES).map(|_| Virtqueue::new(transport.queue_size)).collect()
     }
 
     /// Name of the slot's section in the stream.
@@ -176,7 +178,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     }
 
     fn offered(&self) -> u64 {
-        self.device.features() | TRANSPORT_FEATURES
+        self.device.features() | self.transport.features
     }
 
     /// True while the driver may expect its requests to be served.
@@ -235,10 +237,11 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
-    /// Writes registers; `offset` is the address less the slot's base. No device here has a
-    /// configuration space that the driver can write.
+    /// Writes registers; `offset` is the address less the slot's base.
     pub fn write(&mut self, _now: u64, offset: u64, data: &[u8]) {
-        if let (true, Ok(bytes)) = (offset < CONFIG_SPACE, data.try_into()) {
+        if let Some(offset) = offset.checked_sub(CONFIG_SPACE) {
+            self.device.write_config(offset, data);
+        } else if let Ok(bytes) = data.try_into() {
             self.write_register(offset, u32::from_le_bytes(bytes));
         }
     }
@@ -324,6 +327,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     fn reset(&mut self) {
         let Self {
             base: _,
+            transport,
             device,
             ram: _,
             device_features_select,
@@ -343,7 +347,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         *queue_select = 0;
         *status = 0;
         *interrupt_status = 0;
-        *queues = Self::fresh_queues();
+        *queues = Self::fresh_queues(*transport);
         *fault = None;
     }
 
@@ -389,6 +393,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     pub fn save(&self) -> D::State {
         let Self {
             base: _,
+            transport: _,
             device,
             ram: _,
             device_features_select,
@@ -478,7 +483,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         let event_index = *status & FEATURES_OK != 0 && driver_features & EVENT_INDEX != 0;
         let mut restored = Vec::with_capacity(queues.len());
         for (index, queue) in queues.iter().enumerate() {
-            let mut queue = Virtqueue::restored(queue, QUEUE_SIZE_MAX, self.ram.mmap())
+            let mut queue = Virtqueue::restored(queue, self.transport.queue_size, self.ram.mmap())
                 .map_err(|error| self.refusal(format!("queue {index}: {error}")))?;
             queue.set_event_index(event_index);
             restored.push(queue);

@@ -21,7 +21,7 @@ mod tests;
 use memory::GuestMemory;
 use vmstate::VmState;
 
-pub use block::{BlockConfig, BlockError, VirtioBlock, VirtioBlockState};
+pub use block::{BlockConfig, BlockError, BlockKind, VirtioBlock, VirtioBlockState};
 pub use console::{VirtioConsole, VirtioConsoleState};
 pub use disk::{BlockBackend, FileDisk, SECTOR_SIZE};
 pub use mmio::{
@@ -33,8 +33,26 @@ pub use queue::{Chain, QueueError, QueueState, Virtqueue};
 pub use rng::{RngKind, RngSource, VirtioRng, VirtioRngState};
 pub use tap::Tap;
 
-/// Largest size of every queue.
-pub const QUEUE_SIZE_MAX: u16 = 256;
+/// What the transport of a machine type shows of every device in its slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Largest size of every queue.
+    pub queue_size: u16,
+    /// Features that are offered besides the device's own.
+    pub features: u64,
+}
+
+impl Transport {
+    /// That of `ferry-1`.
+    pub const FERRY_1: Self = Self {
+        queue_size: 256,
+        features: registers::VERSION_1 | registers::EVENT_INDEX | registers::INDIRECT,
+    };
+    /// That of QEMU 7.2's `microvm` with `virtio-mmio.force-legacy=false`. It offers to reset single
+    /// queues, for which this transport has no register: no driver asks for it here.
+    pub const MICROVM: Self =
+        Self { queue_size: 1024, features: Self::FERRY_1.features | registers::RING_RESET };
+}
 
 /// A device type behind the transport.
 pub trait VirtioDevice: Send {
@@ -56,6 +74,11 @@ pub trait VirtioDevice: Send {
     /// Whether a saved configuration space is one that this device can have.
     fn takes_config(&self, saved: &[u8]) -> bool {
         saved == self.config()
+    }
+
+    /// The driver writes the configuration space. Most devices have nothing there to be written.
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let _ = (offset, data);
     }
 
     /// The driver has made requests available in the queue of this index. All that are taken from

@@ -3,7 +3,7 @@
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-    VIRTIO_F_VERSION_1,
+    VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
@@ -55,7 +55,6 @@ pub(super) const INTERRUPT_USED: u8 = 1;
 pub(super) const INTERRUPT_CONFIG: u8 = 2;
 
 pub(super) const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+pub(super) const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
 pub(super) const EVENT_INDEX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
-/// What the transport offers for every device.
-pub(super) const TRANSPORT_FEATURES: u64 =
-    VERSION_1 | EVENT_INDEX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+pub(super) const INDIRECT: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;

@@ -4,10 +4,13 @@
 //! APICs those of Linux's `intel,ce4100-ioapic` binding (pin, sense); the two number the senses
 //! differently. Ports are on an `isa` bus with its three cells (1 for a port, address, length).
 
+use std::ops::Range;
+
 use crate::board::{self, Region};
 use crate::config::{ClockMode, CpuConfig, MachineConfig, RngSource, VirtioDevice, VirtioKind};
 use crate::fdt::Node;
 use crate::hex;
+use crate::machine_type::MachineType;
 use crate::uuid::format_uuid;
 
 const PIC_HANDLE: u32 = 1;
@@ -49,24 +52,24 @@ pub(super) fn build(config: &MachineConfig) -> Node {
         name,
         uuid,
         cpus,
-        memory_bytes,
+        memory_bytes: _,
         clock,
         hpet,
         serial_id,
         virtio,
     } = config;
-    let machine_type = format!("{TYPE_PREFIX}{machine_type}");
+    let name_of_type = format!("{TYPE_PREFIX}{machine_type}");
     Node::new("")
         .with_cells("#address-cells", &[2])
         .with_cells("#size-cells", &[2])
-        .with_strings("compatible", &[&machine_type])
-        .with_strings("model", &[&machine_type])
+        .with_strings("compatible", &[&name_of_type])
+        .with_strings("model", &[&name_of_type])
         .with_strings("ferry,name", &[name])
         .with_strings("ferry,uuid", &[&format_uuid(uuid)])
         .with_child(cpus_node(cpus))
-        .with_child(memory_node(*memory_bytes))
+        .with_child(memory_node(&config.memory_ranges()))
         .with_child(clock_node(*clock))
-        .with_child(isa_node(serial_id))
+        .with_child(isa_node(*machine_type, serial_id))
         .with_child(soc_node(*hpet, virtio))
 }
 
@@ -97,9 +100,9 @@ fn cpus_node(cpus: &CpuConfig) -> Node {
     node
 }
 
-fn memory_node(bytes: u64) -> Node {
-    let ranges: Vec<u32> = board::memory_ranges(bytes)
-        .into_iter()
+fn memory_node(ranges: &[Range<u64>]) -> Node {
+    let ranges: Vec<u32> = ranges
+        .iter()
         .flat_map(|range| wide(&Region { base: range.start, length: range.end - range.start }))
         .collect();
     Node::new(MEMORY_NODE).with_strings("device_type", &["memory"]).with_cells("reg", &ranges)
@@ -115,47 +118,48 @@ fn clock_node(clock: ClockMode) -> Node {
     }
 }
 
-fn isa_node(serial_id: &str) -> Node {
-    Node::new("isa")
-        .with_strings("device_type", &["isa"])
-        .with_cells("#address-cells", &[2])
-        .with_cells("#size-cells", &[1])
-        .with_child(
-            port_device(
-                "interrupt-controller",
-                &["intel,i8259"],
-                &[board::PIC_MASTER, board::PIC_SLAVE, board::PIC_ELCR],
+fn isa_node(machine_type: MachineType, serial_id: &str) -> Node {
+    let mut node =
+        Node::new("isa")
+            .with_strings("device_type", &["isa"])
+            .with_cells("#address-cells", &[2])
+            .with_cells("#size-cells", &[1])
+            .with_child(
+                port_device(
+                    "interrupt-controller",
+                    &["intel,i8259"],
+                    &[board::PIC_MASTER, board::PIC_SLAVE, board::PIC_ELCR],
+                )
+                .with_flag("interrupt-controller")
+                .with_cells("#address-cells", &[0])
+                .with_cells("#interrupt-cells", &[2])
+                .with_cells("phandle", &[PIC_HANDLE]),
             )
-            .with_flag("interrupt-controller")
-            .with_cells("#address-cells", &[0])
-            .with_cells("#interrupt-cells", &[2])
-            .with_cells("phandle", &[PIC_HANDLE]),
-        )
-        .with_child(
-            port_device("timer", &["intel,i8254"], &[board::PIT, board::PIT_CONTROL])
-                .with_cells("clock-frequency", &[board::PIT_HZ])
-                .with_cells(
-                    "interrupts-extended",
-                    &legacy_interrupt(board::PIT_IRQ, board::PIT_IOAPIC_PIN),
-                ),
-        )
-        .with_child(
-            port_device("rtc", &["motorola,mc146818"], &[board::RTC]).with_cells(
+            .with_child(
+                port_device("timer", &["intel,i8254"], &[board::PIT, board::PIT_CONTROL])
+                    .with_cells("clock-frequency", &[board::PIT_HZ])
+                    .with_cells(
+                        "interrupts-extended",
+                        &legacy_interrupt(board::PIT_IRQ, board::PIT_IOAPIC_PIN),
+                    ),
+            )
+            .with_child(port_device("rtc", &["motorola,mc146818"], &[board::RTC]).with_cells(
                 "interrupts-extended",
                 &legacy_interrupt(board::RTC_IRQ, board::RTC_IRQ),
-            ),
-        )
-        .with_child(port_device("exit", &["ferry,exit"], &[board::EXIT]))
-        .with_child(
-            port_device("serial", &["ns16550a"], &[board::SERIAL])
-                .with_cells("clock-frequency", &[board::SERIAL_HZ])
-                .with_cells(
-                    "interrupts-extended",
-                    &legacy_interrupt(board::SERIAL_IRQ, board::SERIAL_IRQ),
-                )
-                .with_strings("ferry,id", &[serial_id]),
-        )
-        .with_child(port_device("fw-cfg", &["ferry,fw-cfg"], &[board::FW_CFG]))
+            ));
+    if machine_type.has_exit_port() {
+        node = node.with_child(port_device("exit", &["ferry,exit"], &[board::EXIT]));
+    }
+    node.with_child(
+        port_device("serial", &["ns16550a"], &[board::SERIAL])
+            .with_cells("clock-frequency", &[board::SERIAL_HZ])
+            .with_cells(
+                "interrupts-extended",
+                &legacy_interrupt(board::SERIAL_IRQ, board::SERIAL_IRQ),
+            )
+            .with_strings("ferry,id", &[serial_id]),
+    )
+    .with_child(port_device("fw-cfg", &["ferry,fw-cfg"], &[board::FW_CFG]))
 }
 
 fn soc_node(hpet: bool, virtio: &[VirtioDevice]) -> Node {

@@ -9,7 +9,7 @@ mod long_mode;
 use std::path::PathBuf;
 
 use cpu::{CpuModel, CpuState};
-use machine::MachineConfig;
+use machine::{MachineConfig, MachineType};
 use memory::{GuestRam, MemoryError};
 
 pub use linux::LinuxError;
@@ -48,6 +48,9 @@ pub enum BootError {
     /// A table or an image does not fit into memory.
     #[error("the boot data does not fit into memory")]
     Memory(#[from] MemoryError),
+    /// A machine whose firmware is QEMU's.
+    #[error("machine type {0} is not started here: it is received from QEMU")]
+    NotStarted(MachineType),
     /// The embedded guest does not take these parameters.
     #[error("the embedded guest cannot run so: {0}")]
     Embedded(String),
@@ -63,6 +66,9 @@ pub fn prepare(
     model: &'static CpuModel,
     ram: &GuestRam,
 ) -> Result<CpuState, BootError> {
+    if config.machine_type.has_firmware() {
+        return Err(BootError::NotStarted(config.machine_type));
+    }
     match boot {
         Boot::Linux { kernel, initrd, command_line } => {
             let rsdp = acpi::write_tables(config, ram)?;

@@ -72,7 +72,12 @@ impl BlockBackend for MemoryDisk {
 }
 
 fn device(disk: &MemoryDisk, read_only: bool) -> VirtioBlock {
-    let config = BlockConfig { sectors: SECTORS, read_only, id: "disk0".to_owned() };
+    let config = BlockConfig {
+        sectors: SECTORS,
+        read_only,
+        id: "disk0".to_owned(),
+        kind: BlockKind::Ferry1,
+    };
     VirtioBlock::new(config, Box::new(disk.clone())).unwrap()
 }
 
@@ -118,10 +123,20 @@ fn the_configuration_is_that_of_the_machine() {
     driver.set(0x100, 5);
     assert_eq!(driver.get(0x100), SECTORS as u32);
 
-    let config = BlockConfig { sectors: SECTORS + 1, read_only: false, id: String::new() };
+    let config = BlockConfig {
+        sectors: SECTORS + 1,
+        read_only: false,
+        id: String::new(),
+        kind: BlockKind::Ferry1,
+    };
     let error = VirtioBlock::new(config, Box::new(disk.clone())).unwrap_err();
     assert_eq!(error.to_string(), "disk has 700 sectors, the machine has one of 701");
-    let config = BlockConfig { sectors: SECTORS, read_only: false, id: "x".repeat(21) };
+    let config = BlockConfig {
+        sectors: SECTORS,
+        read_only: false,
+        id: "x".repeat(21),
+        kind: BlockKind::Ferry1,
+    };
     assert!(matches!(VirtioBlock::new(config, Box::new(disk)), Err(BlockError::Id(_))));
 }
 
@@ -336,7 +351,12 @@ fn another_disk_is_refused() {
             self.0.unlock()
         }
     }
-    let config = BlockConfig { sectors: SECTORS - 1, read_only: false, id: "disk0".to_owned() };
+    let config = BlockConfig {
+        sectors: SECTORS - 1,
+        read_only: false,
+        id: "disk0".to_owned(),
+        kind: BlockKind::Ferry1,
+    };
     let small = VirtioBlock::new(config, Box::new(Small(disk))).unwrap();
     let refusal = Driver::idle(small).slot.restore(&state).unwrap_err();
     assert!(refusal.to_string().contains("configuration space differs"));
@@ -365,4 +385,74 @@ fn a_file_is_a_disk() {
     assert!(disk.lock().is_err());
     assert!(reader.read_at(4 * 512, &mut sector).is_err(), "past the end");
     std::fs::remove_file(&path).unwrap();
+}
+
+/// A disk as QEMU's guests see it, once the driver runs.
+fn started_as_in_qemu(disk: &MemoryDisk) -> Driver<VirtioBlock> {
+    let config = BlockConfig {
+        sectors: SECTORS,
+        read_only: false,
+        id: String::new(),
+        kind: BlockKind::Qemu,
+    };
+    let device = VirtioBlock::new(config, Box::new(disk.clone())).unwrap();
+    Driver::started(device, 1 << 9 | 1 << 11 | 1 << 13 | 1 << 14)
+}
+
+fn range(sector: u64, count: u32, flags: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&sector.to_le_bytes());
+    bytes[8..12].copy_from_slice(&count.to_le_bytes());
+    bytes[12..].copy_from_slice(&flags.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn zeroes_are_written_and_discarding_changes_nothing() {
+    let disk = MemoryDisk::new();
+    disk.with(|inner| inner.bytes.fill(7));
+    let mut driver = started_as_in_qemu(&disk);
+    let mut ask = |kind, range: [u8; 16]| {
+        request(&mut driver, &[Part::Give(&header(kind, 0)), Part::Give(&range), Part::Take(1)]).0
+    };
+    let (discard, zeroes) = (11, 13);
+    assert_eq!(ask(discard, range(2, 3, 0)), 0);
+    assert!(disk.with(|inner| inner.bytes.iter().all(|byte| *byte == 7)));
+    assert_eq!(ask(zeroes, range(2, 3, 1)), 0);
+    let bytes = disk.with(|inner| inner.bytes.clone());
+    assert!(bytes[2 * 512..5 * 512].iter().all(|byte| *byte == 0));
+    assert!(bytes[..2 * 512].iter().chain(&bytes[5 * 512..]).all(|byte| *byte == 7));
+    // Past the end; with flags that are not there.
+    assert_eq!(ask(zeroes, range(SECTORS - 1, 2, 0)), 1);
+    assert_eq!(ask(discard, range(0, 1, 1)), 2);
+    // Of the disk of ferry-1 nobody can ask for either.
+    let mut driver = started(&disk);
+    let parts = [Part::Give(&header(zeroes, 0)[..]), Part::Give(&range(0, 1, 0)), Part::Take(1)];
+    assert_eq!(request(&mut driver, &parts).0, 2);
+}
+
+#[test]
+fn a_guest_that_switches_the_cache_off_has_its_writes_flushed() {
+    let disk = MemoryDisk::new();
+    let mut driver = started_as_in_qemu(&disk);
+    let write = |driver: &mut Driver<VirtioBlock>| {
+        let data = [9; 512];
+        let parts = [Part::Give(&header(1, 0)[..]), Part::Give(&data), Part::Take(1)];
+        assert_eq!(request(driver, &parts).0, 0);
+        disk.with(|inner| inner.flushes)
+    };
+    assert_eq!(write(&mut driver), 0);
+    driver.slot.write(0, 0x100 + 32, &[0]);
+    assert_eq!(write(&mut driver), 1);
+    // It is state: it goes where the disk goes.
+    let saved = driver.slot.save();
+    let other = MemoryDisk::new();
+    let mut there = started_as_in_qemu(&other);
+    there.slot.restore(&saved).unwrap();
+    let mut writeback = [7];
+    there.slot.read(0, 0x100 + 32, &mut writeback);
+    assert_eq!(writeback, [0]);
+    let mut wrong = saved;
+    wrong.transport.config[0] ^= 1;
+    assert!(there.slot.restore(&wrong).unwrap_err().to_string().contains("configuration space"));
 }

@@ -168,7 +168,7 @@ proptest! {
         console.notify(1);
         while !console.slot.take_output().is_empty() {}
         let state = console.slot.save();
-        let mut other = VirtioMmio::new(BASE, VirtioConsole::new(), console.ram.clone());
+        let mut other = VirtioMmio::new(BASE, Transport::FERRY_1, VirtioConsole::new(), console.ram.clone());
         prop_assert!(other.restore(&state).is_ok());
         prop_assert_eq!(other.save(), state);
 
@@ -197,7 +197,7 @@ proptest! {
             driver.get(register * 4);
         }
         let state = driver.slot.save();
-        let mut other = VirtioMmio::new(BASE, VirtioRng::new(RngSource::seeded(4)), driver.ram.clone());
+        let mut other = VirtioMmio::new(BASE, Transport::FERRY_1, VirtioRng::new(RngSource::seeded(4)), driver.ram.clone());
         prop_assert!(other.restore(&state).is_ok());
         prop_assert_eq!(other.save(), state);
     }

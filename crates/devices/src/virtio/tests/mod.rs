@@ -75,7 +75,7 @@ impl<D: VirtioDevice> Driver<D> {
     /// A device that nobody has touched yet.
     pub fn idle(device: D) -> Self {
         let ram = GuestRam::new(MEGABYTE).unwrap();
-        let slot = VirtioMmio::new(BASE, device, ram.clone());
+        let slot = VirtioMmio::new(BASE, Transport::FERRY_1, device, ram.clone());
         let rings = (0..D::QUEUES as u64).map(|index| Ring::new(index, 16)).collect();
         Self { slot, ram, rings, next_buffer: BUFFERS }
     }
@@ -244,7 +244,7 @@ impl<D: VirtioDevice> Driver<D> {
             other_ram.write_page(index, &page);
         }
         let section = slot.save_section();
-        let mut other = VirtioMmio::new(BASE, device, other_ram.clone());
+        let mut other = VirtioMmio::new(BASE, Transport::FERRY_1, device, other_ram.clone());
         other.restore_section(&section).unwrap();
         assert_eq!(other.save_section(), section);
         assert_eq!(other.irq_level(), slot.irq_level());

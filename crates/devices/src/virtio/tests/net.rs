@@ -302,7 +302,8 @@ fn a_state_that_is_not_this_device_is_refused() {
     let refused = |device: VirtioNet, change: &dyn Fn(&mut VirtioMmioState)| {
         let mut state = state.clone();
         change(&mut state.transport);
-        let mut slot = VirtioMmio::new(BASE, device, GuestRam::new(MEGABYTE).unwrap());
+        let mut slot =
+            VirtioMmio::new(BASE, Transport::FERRY_1, device, GuestRam::new(MEGABYTE).unwrap());
         let before = slot.save();
         let error = slot.restore(&state).unwrap_err().to_string();
         assert_eq!(slot.save(), before);

@@ -272,7 +272,12 @@ fn a_section_goes_only_to_its_own_slot() {
     destination.restore_section(&section).unwrap();
     assert_eq!(destination.save_section(), section);
     let ram = GuestRam::new(MEGABYTE).unwrap();
-    let mut other = VirtioMmio::new(BASE - 0x200, VirtioRng::new(RngSource::seeded(1)), ram);
+    let mut other = VirtioMmio::new(
+        BASE - 0x200,
+        Transport::FERRY_1,
+        VirtioRng::new(RngSource::seeded(1)),
+        ram,
+    );
     assert!(other.restore_section(&section).is_err());
     let mut cut = section.clone();
     cut.data.pop();
