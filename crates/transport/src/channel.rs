@@ -26,6 +26,16 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// If the operating system refuses.
     fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()>;
+
+    /// Comes back when everything that was written has reached the peer's host, as far as the
+    /// channel can tell: a peer that ends a connection without having taken it in is noticed.
+    ///
+    /// # Errors
+    /// If it has not, within the limit.
+    fn wait_delivered(&self, limit: Duration) -> io::Result<()> {
+        let _ = limit;
+        Ok(())
+    }
 }
 
 /// A two-way channel, as two halves that can be used on two threads. Neither half is buffered.
@@ -140,7 +150,7 @@ impl<S: Write> Write for Half<S> {
 }
 
 macro_rules! socket_control {
-    ($socket:ty) => {
+    ($socket:ty $(, $delivered:path)?) => {
         impl Control for $socket {
             fn shutdown(&self) {
                 // The only failure is a socket that the peer has already ended.
@@ -154,9 +164,13 @@ macro_rules! socket_control {
             fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
                 <$socket>::set_write_timeout(self, limit)
             }
+
+            $(fn wait_delivered(&self, limit: Duration) -> io::Result<()> {
+                $delivered(self, limit)
+            })?
         }
     };
 }
 
-socket_control!(TcpStream);
+socket_control!(TcpStream, crate::delivered::wait);
 socket_control!(UnixStream);

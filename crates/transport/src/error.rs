@@ -39,6 +39,14 @@ pub enum TransportError {
         /// What was wrong, as a sentence.
         why: String,
     },
+    /// Whoever is at the other end did not do its part.
+    #[error("{peer}: {why}")]
+    Peer {
+        /// Who that is.
+        peer: String,
+        /// What was wrong, as a sentence.
+        why: String,
+    },
     /// Somebody asked for the wait to end.
     #[error("the wait at {0} was ended")]
     Stopped(Address),

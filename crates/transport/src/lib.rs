@@ -8,6 +8,7 @@
 
 mod address;
 mod channel;
+mod delivered;
 mod error;
 mod file;
 mod net;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -223,4 +224,38 @@ fn an_inherited_descriptor_is_taken_over() {
     assert_eq!(back.len(), 200_000);
     assert_eq!(thread.join().unwrap(), Delivered::Unconfirmed);
     assert!(open_sink(&Address::Fd(987), None).is_err());
+}
+
+#[test]
+fn what_a_peer_that_has_left_does_not_take_in_is_not_delivered() {
+    let pair = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        (Channel::tcp(stream, "peer").unwrap(), peer)
+    };
+    let (mut channel, mut peer) = pair();
+    channel.writer.write_all(b"word").unwrap();
+    channel.control.wait_delivered(LIMIT).unwrap();
+    let mut word = [0; 4];
+    peer.read_exact(&mut word).unwrap();
+    drop(peer);
+    // An end in order after the word was taken in takes nothing back.
+    assert_eq!(channel.reader.read(&mut [0; 8]).unwrap(), 0);
+    channel.control.wait_delivered(LIMIT).unwrap();
+
+    for leave in [
+        |peer: TcpStream| drop(peer),
+        |peer: TcpStream| {
+            peer.shutdown(Shutdown::Both).unwrap();
+            std::mem::forget(peer);
+        },
+    ] {
+        let (mut channel, peer) = pair();
+        leave(peer);
+        assert_eq!(channel.reader.read(&mut [0; 8]).unwrap(), 0);
+        // The first word after the end may be written, and is answered by a reset.
+        channel.writer.write_all(b"word").unwrap();
+        assert!(channel.control.wait_delivered(LIMIT).is_err());
+    }
 }

@@ -249,6 +249,10 @@ impl Control for Both {
     fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         self.control.set_write_timeout(limit)
     }
+
+    fn wait_delivered(&self, limit: Duration) -> io::Result<()> {
+        self.control.wait_delivered(limit)
+    }
 }
 
 struct ReadHalf {
