@@ -74,6 +74,10 @@ pub enum Failure {
     /// Memory cannot be waited for here.
     #[error("the guest cannot be received by post-copy here")]
     Userfault(#[from] memory::UserfaultError),
+    /// A source that speaks another language has not given the guest away, or has not heard that
+    /// it is wanted here.
+    #[error("the source does not say that it has given the guest away: {0}")]
+    NotGivenAway(String),
     /// The guest dirties memory faster than it can be sent.
     #[error("{0}")]
     NotConverging(NotConverging),

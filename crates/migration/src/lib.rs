@@ -15,6 +15,7 @@ mod destination;
 mod digest;
 pub mod envelope;
 mod error;
+mod foreign;
 pub mod handover;
 mod migratable;
 mod observer;
@@ -28,6 +29,7 @@ mod settings;
 #[cfg(test)]
 mod sim;
 mod source;
+mod state_writer;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -39,9 +41,11 @@ extern crate self as migration;
 pub use arbiter::Ownership;
 pub use cancel::Cancel;
 pub use convergence::{NotConverging, RoundStats};
-pub use destination::{Filling, receive, restore_from};
+pub use destination::{Filling, ForeignWay, receive, receive_foreign, restore_from};
 pub use error::{Failure, MigrationError, Outcome, Received, Standing};
+pub use foreign::{Callers, ForeignSource, Piece};
 pub use migratable::{Cause, MigrationSource, MigrationTarget, Refusal, SharedSchemas};
 pub use observer::{Observer, Phase, Progress, Silent};
 pub use settings::{PostCopy, Settings, Verify};
 pub use source::{Served, Serving, Settled, Word, migrate, save_to, settle};
+pub use state_writer::StateWriter;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memory::DirtyBitmap;
+use memory::{DirtyBitmap, GuestRam};
 use transport::{Channel, Control};
 
 use super::link::DestinationLink;
@@ -376,8 +376,8 @@ impl DestinationLink for EnvelopeLink {
         self.agreement.is_some_and(|agreed| agreed.features & POST_COPY != 0)
     }
 
-    fn set_memory_pages(&mut self, pages: usize) {
-        self.memory_pages = pages;
+    fn set_memory(&mut self, ram: &GuestRam) {
+        self.memory_pages = ram.pages();
     }
 
     fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure> {

@@ -1,7 +1,7 @@
-//! The two ways in: the envelope, where somebody waits for answers, and the one-way pipe, where a
-//! complete stream is the grant.
+//! The ways in: the envelope, where somebody waits for answers; the one-way pipe, where a complete
+//! stream is the grant; and the way from another monitor.
 
-use memory::DirtyBitmap;
+use memory::{DirtyBitmap, GuestRam};
 
 use super::envelope::EnvelopeLink;
 use crate::error::Failure;
@@ -39,8 +39,8 @@ pub(super) trait DestinationLink {
     /// True if the source may let the guest run before all of its memory is here.
     fn post_copy(&self) -> bool;
 
-    /// The machine is built and has so many pages of memory.
-    fn set_memory_pages(&mut self, pages: usize);
+    /// The machine is built and has this memory.
+    fn set_memory(&mut self, ram: &GuestRam);
 
     /// The pages without which the guest is to run, once the stream is complete.
     fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure>;

@@ -54,7 +54,7 @@ impl<L: DestinationLink> Engine<'_, L> {
             self.userfault = Some(Userfault::open()?);
         }
         self.target.build(&machine_type, &machine).map_err(Failure::Refused)?;
-        self.inlet.borrow_mut().link.set_memory_pages(self.target.ram().pages());
+        self.inlet.borrow_mut().link.set_memory(&self.target.ram());
         self.reader.set_schemas(self.target.schemas());
         self.inlet.borrow_mut().placer = Some(Placer::start(self.target.ram())?);
         Ok(())

@@ -3,6 +3,8 @@
 
 mod envelope;
 mod filling;
+mod foreign;
+mod inbox;
 mod link;
 mod load;
 mod pipe;
@@ -22,6 +24,7 @@ use crate::arbiter::{Ownership, Prepared, Swap};
 use crate::cancel::Cancel;
 use crate::digest::SectionsDigest;
 use crate::error::{Failure, MigrationError, Received, Standing, sentence};
+use crate::foreign::{Callers, ForeignSource};
 use crate::handover::{
     DestinationAction, DestinationEvent, DestinationMachine, DestinationState, Digest, Record,
 };
@@ -30,6 +33,7 @@ use crate::observer::{Observer, Phase, Progress};
 use crate::settings::{Settings, Verify};
 
 use envelope::EnvelopeLink;
+use foreign::ForeignLink;
 use link::DestinationLink;
 use pipe::PipeLink;
 use placer::Placer;
@@ -73,6 +77,40 @@ pub fn restore_from(
 ) -> Result<Received, MigrationError> {
     let started = Instant::now();
     match PipeLink::new(intake, settings, cancel) {
+        Ok(link) => Engine::new(target, link, ownership, settings, observer, cancel, started).run(),
+        Err(failure) => Err(not_begun(failure)),
+    }
+}
+
+/// Where a machine comes from that another monitor sends.
+pub enum ForeignWay {
+    /// Somebody who may hear answers, and may have further channels.
+    Channel(Channel, Option<Callers>),
+    /// A pipe, where a complete stream is the grant.
+    Pipe(Box<dyn Intake>),
+}
+
+/// Receives a machine from another monitor, whose language `source` knows.
+///
+/// # Errors
+/// If the guest does not run here; the error says why.
+pub fn receive_foreign(
+    target: &mut dyn MigrationTarget,
+    source: Box<dyn ForeignSource>,
+    way: ForeignWay,
+    ownership: &mut Ownership,
+    settings: &Settings,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) -> Result<Received, MigrationError> {
+    let started = Instant::now();
+    let link = match way {
+        ForeignWay::Channel(channel, callers) => {
+            ForeignLink::two_way(source, channel, callers, settings, cancel)
+        }
+        ForeignWay::Pipe(intake) => ForeignLink::one_way(source, intake, settings, cancel),
+    };
+    match link {
         Ok(link) => Engine::new(target, link, ownership, settings, observer, cancel, started).run(),
         Err(failure) => Err(not_begun(failure)),
     }

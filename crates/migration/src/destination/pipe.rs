@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use transport::{Control, Intake, TransportError};
 
-use memory::DirtyBitmap;
+use memory::{DirtyBitmap, GuestRam};
 
 use super::envelope::EnvelopeLink;
 use super::link::DestinationLink;
@@ -160,7 +160,7 @@ impl DestinationLink for PipeLink {
         false
     }
 
-    fn set_memory_pages(&mut self, _pages: usize) {}
+    fn set_memory(&mut self, _ram: &GuestRam) {}
 
     fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure> {
         Ok(None)

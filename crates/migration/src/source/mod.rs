@@ -20,13 +20,13 @@ use transport::{Channel, Sink};
 use crate::arbiter::{Ownership, Swap};
 use crate::cancel::Cancel;
 use crate::convergence::{Convergence, RoundStats};
-use crate::digest::{PageDigests, RecordLog, SectionsDigest, state_digest, total_digest};
 use crate::error::{Failure, MigrationError, Outcome, Standing, sentence};
 use crate::handover::{Digest, Record, SourceAction, SourceEvent, SourceMachine, SourceState};
 use crate::migratable::{Cause, MigrationSource};
 use crate::observer::{Observer, Phase, Progress};
 use crate::postcopy::{Key, Session};
 use crate::settings::{Settings, Verify};
+use crate::state_writer::StateWriter;
 
 use envelope::EnvelopeLink;
 use link::{Answer, SourceLink};
@@ -116,13 +116,10 @@ struct Engine<'a, L: SourceLink> {
     settings: &'a Settings,
     observer: &'a mut dyn Observer,
     link: Rc<RefCell<L>>,
-    writer: stream::StreamWriter<Port<L>>,
+    writer: StateWriter<Port<L>>,
     machine: SourceMachine,
     ram: GuestRam,
     was_running: bool,
-    digests: PageDigests,
-    records: RecordLog,
-    sections_digest: SectionsDigest,
     convergence: Convergence,
     rounds: Vec<RoundStats>,
     pending: memory::DirtyBitmap,
@@ -155,7 +152,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
     ) -> Self {
         let link = Rc::new(RefCell::new(link));
         let ram = source.ram();
-        let writer = stream::StreamWriter::new(Port(link.clone()), source.schemas());
+        let writer = StateWriter::new(Port(link.clone()), source.schemas(), ram.pages());
         let machine = SourceMachine::new(ownership.owned().cloned());
         Self {
             ownership,
@@ -165,9 +162,6 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             link,
             machine,
             was_running: source.was_running(),
-            digests: PageDigests::new(ram.pages()),
-            records: RecordLog::default(),
-            sections_digest: SectionsDigest::default(),
             convergence: Convergence::new(settings),
             rounds: Vec::new(),
             pending: memory::DirtyBitmap::all(ram.pages()),
@@ -266,15 +260,11 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         const DOING: &str = "the machine section is sent";
         self.report(Phase::Building, 0, 0);
         let (machine_type, machine) = (self.source.machine_type(), self.source.machine());
-        self.sections_digest = SectionsDigest::new(&machine_type, &machine);
-        let written =
-            self.writer.configuration(&machine_type).and_then(|()| self.writer.machine(&machine));
+        let written = self.writer.machine(&machine_type, &machine);
         self.wrote(written, DOING)?;
         self.push_out(DOING)?;
         self.link.borrow_mut().machine_accepted()?;
-        let blocks: Vec<_> =
-            self.ram.blocks().iter().map(|block| (block.name.clone(), block.length)).collect();
-        let written = self.writer.ram_blocks(&blocks);
+        let written = self.writer.ram_blocks(&self.ram);
         self.wrote(written, DOING)?;
         Ok(SourceEvent::MachineAccepted)
     }
@@ -321,7 +311,7 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         const DOING: &str = "the state of the devices is sent";
         if self.settings.verify == Verify::Full
             && let Some((first, count)) =
-                self.digests.differing(&self.ram, self.missing.as_ref().map(|(_, missing)| missing))
+                self.writer.differing(&self.ram, self.missing.as_ref().map(|(_, missing)| missing))
         {
             let address = self.ram.address_of(first);
             return Err(Failure::Digest(format!(
@@ -333,20 +323,8 @@ impl<'a, L: SourceLink> Engine<'a, L> {
             doing: "save the state of the devices",
             source,
         })?;
-        for section in &sections {
-            let written = self.writer.section(section);
-            self.wrote(written, DOING)?;
-        }
-        let memory = match &self.missing {
-            None => self.digests.memory(&self.ram, &self.records),
-            Some((session, missing)) => {
-                self.digests.memory_in_part(&self.ram, &self.records, session, missing)
-            }
-        };
-        let digest = state_digest(memory, self.sections_digest.finish(&sections));
-        self.digest = total_digest(&digest);
-        let written = self.writer.digest(&digest).and_then(|()| self.writer.end());
-        self.wrote(written, DOING)?;
+        let written = self.writer.finish_in_part(&self.ram, &sections, self.missing.as_ref());
+        self.digest = self.wrote(written, DOING)?;
         self.check_pause(DOING)
     }
 
@@ -418,15 +396,17 @@ impl<'a, L: SourceLink> Engine<'a, L> {
         }
     }
 
-    fn wrote<E>(&mut self, result: Result<(), E>, doing: &'static str) -> Result<(), Failure>
-    where
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let Err(error) = result else { return Ok(()) };
-        let mut link = self.link.borrow_mut();
-        Err(match link.out().take_failure() {
-            Some(failure) => link.explain(failure, doing),
-            None => Failure::StreamWrite(Box::new(error)),
+    fn wrote<T>(
+        &mut self,
+        result: Result<T, stream::StreamError>,
+        doing: &'static str,
+    ) -> Result<T, Failure> {
+        result.map_err(|error| {
+            let mut link = self.link.borrow_mut();
+            match link.out().take_failure() {
+                Some(failure) => link.explain(failure, doing),
+                None => Failure::StreamWrite(Box::new(error)),
+            }
         })
     }
 

@@ -8,7 +8,6 @@ use memory::{DirtyBitmap, PAGE_SIZE};
 use super::Engine;
 use super::link::SourceLink;
 use crate::convergence::{Decision, RoundStats};
-use crate::digest::is_zero;
 use crate::error::Failure;
 use crate::handover::SourceEvent;
 use crate::observer::Phase;
@@ -104,7 +103,7 @@ impl<L: SourceLink> Engine<'_, L> {
     /// Ends memory, which went in rounds before so that the guest could still be let go on, and
     /// sends everything else.
     fn complete(&mut self) -> Result<SourceEvent, Failure> {
-        let ended = self.writer.begin_ram_end().and_then(|()| self.writer.end_ram_end());
+        let ended = self.writer.end_memory();
         self.wrote(ended, DOING)?;
         self.send_state()?;
         Ok(SourceEvent::Complete(self.digest))
@@ -164,7 +163,7 @@ impl<L: SourceLink> Engine<'_, L> {
         let total = pending.count() as u64;
         self.report(phase, 0, total);
 
-        let begun = self.writer.begin_ram_part();
+        let begun = self.writer.begin_round();
         self.wrote(begun, DOING)?;
         let mut rest = pending.iter();
         let mut content = [0; PAGE_SIZE];
@@ -178,18 +177,12 @@ impl<L: SourceLink> Engine<'_, L> {
             }
             let offset = ((page - first) * PAGE_SIZE) as u64;
             self.ram.read_page(page, &mut content);
-            let zero = is_zero(&content);
-            self.records.record(zero, block, offset);
-            let written = if zero {
+            let written = self.writer.page(page, block, offset, &content);
+            if self.wrote(written, DOING)? {
                 stats.zero_pages += 1;
-                self.digests.set_zero(page);
-                self.writer.zero_page(block, offset)
             } else {
                 stats.pages += 1;
-                self.digests.set(page, &content);
-                self.writer.page(block, offset, &content)
-            };
-            self.wrote(written, DOING)?;
+            }
             done += 1;
             if u64::is_multiple_of(done, LOOK) {
                 if self.link.borrow_mut().out().is_interrupted() {
@@ -206,8 +199,7 @@ impl<L: SourceLink> Engine<'_, L> {
                 }
             }
         }
-        self.records.round_end();
-        let ended = self.writer.end_ram_part();
+        let ended = self.writer.end_round();
         self.wrote(ended, DOING)?;
         self.push_out(DOING)?;
         if !stats.paused {
