@@ -1,22 +1,18 @@
-//! Firmware that came with a machine from QEMU: a read-only image in memory, and the tables that it
-//! was given by the firmware configuration device.
+//! Firmware that came with a machine from QEMU: an image in RAM below 1 MiB that shows once more
+//! below 4 GiB, and the tables that it was given by the firmware configuration device.
 //!
-//! Its content is state: it came with the guest, and goes on with it. Nothing here runs it.
+//! The image is memory like any other (QEMU's microvm does not protect it), and travels as such;
+//! the tables are state. Nothing here runs it.
 
-use vmstate::{Invalid, VmState};
+use memory::GuestRam;
+use vmstate::VmState;
 
 use crate::RestoreError;
 
-/// Bytes of the image: what a `microvm` has room for.
-pub const FIRMWARE_SIZE: usize = 64 << 10;
-
-/// Saved state of firmware.
+/// Saved state of firmware: the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, VmState)]
-#[vmstate(name = "firmware", version = 1, validate = "FirmwareState::check")]
+#[vmstate(name = "firmware", version = 1)]
 pub struct FirmwareState {
-    /// The image, [`FIRMWARE_SIZE`] bytes.
-    #[vmstate(max = 65536)]
-    pub image: Vec<u8>,
     /// ACPI tables, as the guest reads them: file `etc/acpi/tables`.
     #[vmstate(max = 2097152)]
     pub acpi_tables: Vec<u8>,
@@ -29,16 +25,9 @@ pub struct FirmwareState {
 }
 
 impl FirmwareState {
-    fn check(&self) -> Result<(), Invalid> {
-        if self.image.len() != FIRMWARE_SIZE {
-            return Err(Invalid::new(format!("the image has {} bytes", self.image.len())));
-        }
-        Ok(())
-    }
-
     /// The files that the firmware configuration device has of it.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let Self { image: _, acpi_tables, table_loader, acpi_rsdp } = self;
+        let Self { acpi_tables, table_loader, acpi_rsdp } = self;
         [
             ("etc/acpi/tables", acpi_tables),
             ("etc/table-loader", table_loader),
@@ -49,39 +38,46 @@ impl FirmwareState {
     }
 }
 
-/// Read-only memory with firmware in it. Stores to it are lost.
+/// The second place of the image, and the tables.
 #[derive(Debug)]
 pub struct Firmware {
-    state: FirmwareState,
-}
-
-impl Default for Firmware {
-    fn default() -> Self {
-        Self { state: FirmwareState { image: vec![0xff; FIRMWARE_SIZE], ..Default::default() } }
-    }
+    ram: GuestRam,
+    base: u64,
+    tables: FirmwareState,
 }
 
 impl Firmware {
-    /// Reads the image; `offset` is the address less the base.
+    /// With its image in this memory, at this address.
+    pub fn new(ram: GuestRam, base: u64) -> Self {
+        Self { ram, base, tables: FirmwareState::default() }
+    }
+
+    /// Reads the image; `offset` is the address less that of the place.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
-            *byte = self.state.image.get(at as usize).copied().unwrap_or(0xff);
+        if self.ram.read(self.base + offset, data).is_err() {
+            data.fill(0xff);
         }
+    }
+
+    /// Writes to the image.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        // There is RAM at the image's first place, on every machine that has one.
+        let _ = self.ram.write(self.base + offset, data);
     }
 
     /// The state to be sent.
     pub fn save(&self) -> FirmwareState {
-        let Self { state } = self;
-        state.clone()
+        let Self { ram: _, base: _, tables } = self;
+        tables.clone()
     }
 
-    /// Becomes the firmware that was saved.
+    /// Takes the tables that were saved.
     ///
     /// # Errors
-    /// If the image has another size; this firmware is then unchanged.
+    /// None: any tables will do.
     pub fn restore(&mut self, state: &FirmwareState) -> Result<(), RestoreError> {
-        state.check().map_err(|error| RestoreError::new("firmware", error.to_string()))?;
-        self.state = state.clone();
+        let Self { ram: _, base: _, tables } = self;
+        tables.clone_from(state);
         Ok(())
     }
 }
@@ -91,28 +87,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_restored_is_read_and_saved_again() {
-        let mut firmware = Firmware::default();
-        let mut byte = [0];
-        firmware.read(9, &mut byte);
-        assert_eq!(byte, [0xff]);
-        let mut state = FirmwareState {
-            image: (0..FIRMWARE_SIZE).map(|at| at as u8).collect(),
-            acpi_tables: vec![1; 4096],
-            ..FirmwareState::default()
-        };
-        firmware.restore(&state).unwrap();
+    fn both_places_show_the_same_memory() {
+        let ram = GuestRam::new(2 << 20).unwrap();
+        let firmware = Firmware::new(ram.clone(), 0xf_0000);
+        ram.write(0xf_fff0, &[1, 2, 3]).unwrap();
         let mut bytes = [0; 4];
-        firmware.read(FIRMWARE_SIZE as u64 - 2, &mut bytes);
-        assert_eq!(bytes, [0xfe, 0xff, 0xff, 0xff], "there is nothing behind it");
+        firmware.read(0xfff0, &mut bytes);
+        assert_eq!(bytes, [1, 2, 3, 0]);
+        ram.harvest();
+        firmware.write(0xfff1, &[9]);
+        let mut bytes = [0; 3];
+        ram.read(0xf_fff0, &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 9, 3]);
+        assert_eq!(ram.harvest().iter().collect::<Vec<_>>(), [0xff], "it is logged");
+    }
+
+    #[test]
+    fn the_tables_are_state() {
+        let mut firmware = Firmware::new(GuestRam::new(2 << 20).unwrap(), 0xf_0000);
+        let state = FirmwareState { acpi_tables: vec![1; 4096], ..FirmwareState::default() };
+        firmware.restore(&state).unwrap();
         assert_eq!(firmware.save(), state);
         assert_eq!(state.files()[0], ("etc/acpi/tables".to_owned(), vec![1; 4096]));
         let saved = vmstate::SavedSection::encode("firmware", 0, &state);
         assert_eq!(saved.decode::<FirmwareState>().unwrap(), state);
-        state.image.pop();
-        assert!(firmware.restore(&state).is_err());
-        assert!(
-            vmstate::SavedSection::encode("firmware", 0, &state).decode::<FirmwareState>().is_err()
-        );
     }
 }

@@ -47,8 +47,7 @@ pub const SERIAL: Region = Region::new(0x3f8, 8);
 /// Firmware configuration (ports): selector, data at +1, DMA address at +4.
 pub const FW_CFG: Region = Region::new(0x510, 12);
 
-/// Where firmware shows below 1 MiB, in machine types that have it (memory). The RAM under it is
-/// out of the guest's reach.
+/// Where firmware lies in memory, in machine types that have it.
 pub const FIRMWARE: Region = Region::new(0xf_0000, 0x1_0000);
 /// Where the same firmware shows below 4 GiB (memory).
 pub const FIRMWARE_HIGH: Region = Region::new(0xffff_0000, 0x1_0000);
@@ -117,7 +116,11 @@ pub const HIGH_MEMORY_START: u64 = 1 << 32;
 /// Where memory of `bytes` lies in guest-physical space: from 0 up to the hole, the rest from
 /// 4 GiB. One range or two.
 pub fn memory_ranges(bytes: u64) -> Vec<Range<u64>> {
-    let low = bytes.min(LOW_MEMORY_END);
+    ranges_up_to(LOW_MEMORY_END, bytes)
+}
+
+fn ranges_up_to(low_end: u64, bytes: u64) -> Vec<Range<u64>> {
+    let low = bytes.min(low_end);
     let high = bytes - low;
     let mut ranges = vec![Range { start: 0, end: low }];
     if high > 0 {
@@ -127,12 +130,12 @@ pub fn memory_ranges(bytes: u64) -> Vec<Range<u64>> {
     ranges
 }
 
-/// The same without the RAM under firmware, for `bytes` that reach past it.
-pub fn memory_ranges_beside_firmware(bytes: u64) -> Vec<Range<u64>> {
-    let mut ranges = memory_ranges(bytes);
-    ranges[0].start = FIRMWARE.base + FIRMWARE.length;
-    ranges.insert(0, Range { start: 0, end: FIRMWARE.base });
-    ranges
+/// End of a `microvm`'s memory below the hole, as QEMU lays it out: the rest is above 4 GiB.
+pub const MICROVM_LOW_MEMORY_END: u64 = 0xc000_0000;
+
+/// The same for a `microvm`. Its firmware is part of it.
+pub fn microvm_memory_ranges(bytes: u64) -> Vec<Range<u64>> {
+    ranges_up_to(MICROVM_LOW_MEMORY_END, bytes)
 }
 
 #[cfg(test)]

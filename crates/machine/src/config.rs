@@ -207,7 +207,7 @@ impl MachineConfig {
     /// ([`board::memory_ranges`]).
     pub fn memory_ranges(&self) -> Vec<std::ops::Range<u64>> {
         if self.machine_type.has_firmware() {
-            board::memory_ranges_beside_firmware(self.memory_bytes)
+            board::microvm_memory_ranges(self.memory_bytes)
         } else {
             board::memory_ranges(self.memory_bytes)
         }

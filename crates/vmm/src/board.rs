@@ -85,7 +85,10 @@ impl Board {
             exit: config.machine_type.has_exit_port().then(ExitDevice::new),
             ged: AcpiGed::new(),
             fw_cfg,
-            firmware: config.machine_type.has_firmware().then(Firmware::default),
+            firmware: config
+                .machine_type
+                .has_firmware()
+                .then(|| Firmware::new(ram.clone(), map::FIRMWARE.base)),
             slots,
             current: 0,
             horizon: 0,
@@ -297,8 +300,7 @@ impl Board {
             self.ged_line();
         } else if let Some(offset) = offset(map::GED_REGISTERS) {
             self.ged.read_registers(now, offset, data);
-        } else if let (Some(offset), Some(firmware)) =
-            (offset(map::FIRMWARE).or_else(|| offset(map::FIRMWARE_HIGH)), &self.firmware)
+        } else if let (Some(offset), Some(firmware)) = (offset(map::FIRMWARE_HIGH), &self.firmware)
         {
             firmware.read(offset, data);
         } else if in_slots(address) {
@@ -337,6 +339,9 @@ impl Board {
                 Some(Power::Reset) => self.request = Some(Request::Reset),
                 None => {}
             }
+        } else if let (Some(offset), Some(firmware)) = (offset(map::FIRMWARE_HIGH), &self.firmware)
+        {
+            firmware.write(offset, data);
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn extract(root: &Node) -> Result<MachineConfig, MachineError> {
         name: root.string("ferry,name")?.to_owned(),
         uuid,
         cpus: cpus(&root.child("cpus")?)?,
-        memory_bytes: memory_bytes(machine_type, &root.child(MEMORY_NODE)?)?,
+        memory_bytes: memory_bytes(&root.child(MEMORY_NODE)?)?,
         clock: clock(&root.child("clock")?)?,
         hpet: soc.node.children.iter().any(|child| child.name.starts_with(HPET_NODE_PREFIX)),
         serial_id: root.child("isa")?.child(SERIAL_NODE)?.string("ferry,id")?.to_owned(),
@@ -64,14 +64,13 @@ fn cpus(cpus: &Place) -> Result<CpuConfig, MachineError> {
     })
 }
 
-fn memory_bytes(machine_type: MachineType, memory: &Place) -> Result<u64, MachineError> {
-    let malformed = || memory.malformed("reg", "one to three ranges of 64-bit address and length");
+fn memory_bytes(memory: &Place) -> Result<u64, MachineError> {
+    let malformed = || memory.malformed("reg", "one or two ranges of 64-bit address and length");
     let reg = memory.value("reg")?;
-    if !matches!(reg.len(), 16 | 32 | 48) {
+    if !matches!(reg.len(), 16 | 32) {
         return Err(malformed());
     }
-    // There is RAM under firmware too; the comparison looks at where the ranges are.
-    let mut bytes = if machine_type.has_firmware() { board::FIRMWARE.length } else { 0 };
+    let mut bytes = 0u64;
     for range in reg.chunks_exact(16) {
         let length = range.last_chunk::<8>().ok_or_else(malformed)?;
         bytes = bytes.checked_add(u64::from_be_bytes(*length)).ok_or_else(malformed)?;
