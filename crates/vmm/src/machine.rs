@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cpu::{AcceleratorError, CpuState};
 use devices::LapicState;
+use devices::firmware::{Firmware, FirmwareState};
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam, MemoryError};
 
@@ -316,6 +317,11 @@ impl Machine {
             slot.unlock()?;
         }
         Ok(())
+    }
+
+    /// The tables of its firmware, if it has firmware.
+    pub fn firmware(&self) -> Option<FirmwareState> {
+        lock(&self.board).firmware.as_ref().map(Firmware::save)
     }
 
     /// Presses the power button.

@@ -36,7 +36,7 @@ pub fn schemas(config: &MachineConfig) -> migration::SharedSchemas {
 }
 
 impl MachineSchemas {
-    fn new(config: &MachineConfig) -> Self {
+    pub(crate) fn new(config: &MachineConfig) -> Self {
         let mut sections = Vec::new();
         let mut add = |name: &str, instance: u32, schema: Schema| {
             sections.push(Section { name: name.to_owned(), instance, schema });

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cpu::AcceleratorError;
+use devices::firmware::FirmwareState;
 use machine::{HostConfig, MachineConfig};
 use memory::{DirtyBitmap, GuestRam};
 use migration::Filling;
@@ -121,6 +122,7 @@ pub(crate) enum Command {
     StopDirtyLog,
     Harvest(Sender<Result<DirtyBitmap, VmError>>),
     Save(Sender<Result<Vec<SavedSection>, VmError>>),
+    Firmware(Sender<Option<FirmwareState>>),
     Throttle(u8),
     LockDisks(Sender<Result<(), VmError>>),
     UnlockDisks(Sender<Result<(), VmError>>),
@@ -334,6 +336,14 @@ impl Vm {
         self.check_complete()?;
         self.ask(Command::Save)?
     }
+
+    /// The tables of its firmware, which never change, if it has firmware.
+    ///
+    /// # Errors
+    /// If the machine is over.
+    pub fn firmware(&self) -> Result<Option<FirmwareState>, VmError> {
+        self.ask(Command::Firmware)
+    }
 }
 
 struct Worker {
@@ -442,6 +452,9 @@ impl Worker {
                     self.machine.save().map_err(VmError::from)
                 };
                 let _ = reply.send(saved);
+            }
+            Command::Firmware(reply) => {
+                let _ = reply.send(self.machine.firmware());
             }
             Command::Throttle(percent) => {
                 self.throttle = percent.min(99);
