@@ -7,13 +7,19 @@
 //! | to | see |
 //! | --- | --- |
 //! | read a file, whatever machine it is of | [`walk`], [`compare`] |
-//! | read and write the stream of a microvm | [`receive`], [`send`], with [`layout`] |
+//! | read and write the stream of a microvm | [`incoming`], [`send`], with [`layout`] |
 //! | turn its state into Ferry's sections and back | [`translate`] |
 
 pub mod compare;
+pub mod incoming;
 pub mod layout;
-pub mod receive;
+pub mod peer;
 pub mod send;
 mod source;
 pub mod translate;
 pub mod walk;
+
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 4096;
+/// The machine type that is known to the byte.
+pub const MICROVM: &str = "microvm";

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use vmstate::{DecodeError, SavedSection};
 
 use crate::layout::Layout;
-use crate::receive::{MICROVM, PAGE_SIZE};
+use crate::{MICROVM, PAGE_SIZE};
 
 const RAM: u32 = 2;
 const FIRST_DEVICE: u32 = 4;
@@ -37,32 +37,63 @@ pub enum SendError {
     },
 }
 
-/// Writes a stream: RAM blocks, pages in rounds, sections, the end.
+/// Writes a stream: header, RAM blocks, pages in rounds, sections, the end.
 pub struct Sender<W> {
     output: W,
     blocks: Vec<(String, u64)>,
     last: Option<usize>,
+    described: Vec<String>,
 }
 
 impl<W: Write> Sender<W> {
-    /// Begins a stream with these RAM blocks: names, and lengths in bytes.
+    /// Begins a stream.
     ///
     /// # Errors
     /// If the output fails.
-    pub fn new(mut output: W, blocks: &[(String, u64)]) -> Result<Self, SendError> {
+    pub fn new(mut output: W) -> Result<Self, SendError> {
         output.write_all(b"QEVM\0\0\0\x03\x07")?;
         output.write_all(&(MICROVM.len() as u32).to_be_bytes())?;
         output.write_all(MICROVM.as_bytes())?;
-        let mut sender = Self { output, blocks: blocks.to_vec(), last: None };
-        sender.head(0x01, RAM, "ram", 0, 4)?;
+        Ok(Self { output, blocks: Vec::new(), last: None, described: Vec::new() })
+    }
+
+    /// What is written to.
+    pub fn output(&mut self) -> &mut W {
+        &mut self.output
+    }
+
+    /// Asks QEMU to answer on the same channel. Comes before memory.
+    ///
+    /// # Errors
+    /// If the output fails.
+    pub fn open_return_path(&mut self) -> Result<(), SendError> {
+        Ok(self.output.write_all(&[0x08, 0, 1, 0, 0])?)
+    }
+
+    /// Asks QEMU to answer with this number once it has taken in everything so far.
+    ///
+    /// # Errors
+    /// If the output fails.
+    pub fn ping(&mut self, number: u32) -> Result<(), SendError> {
+        self.output.write_all(&[0x08, 0, 2, 0, 4])?;
+        self.output.write_all(&number.to_be_bytes())?;
+        Ok(self.output.flush()?)
+    }
+
+    /// Names the RAM blocks, with their lengths in bytes.
+    ///
+    /// # Errors
+    /// If the output fails.
+    pub fn begin_memory(&mut self, blocks: &[(String, u64)]) -> Result<(), SendError> {
+        self.blocks = blocks.to_vec();
+        self.head(0x01, RAM, "ram", 0, 4)?;
         let total: u64 = blocks.iter().map(|(_, length)| length).sum();
-        sender.output.write_all(&(total | 0x04).to_be_bytes())?;
+        self.output.write_all(&(total | 0x04).to_be_bytes())?;
         for (name, length) in blocks {
-            sender.name(name)?;
-            sender.output.write_all(&length.to_be_bytes())?;
+            self.name(name)?;
+            self.output.write_all(&length.to_be_bytes())?;
         }
-        sender.ram_end()?;
-        Ok(sender)
+        self.ram_end()
     }
 
     fn name(&mut self, name: &str) -> Result<(), SendError> {
@@ -141,19 +172,22 @@ impl<W: Write> Sender<W> {
         self.ram_end()
     }
 
-    /// All sections, the end mark and the description. Gives the output back.
+    /// All sections.
     ///
     /// # Errors
     /// If a section is not one of these layouts', before any is written, or the output fails.
-    pub fn finish(mut self, sections: &[SavedSection], layouts: &[Layout]) -> Result<W, SendError> {
-        let mut described = Vec::with_capacity(sections.len());
+    pub fn sections(
+        &mut self,
+        sections: &[SavedSection],
+        layouts: &[Layout],
+    ) -> Result<(), SendError> {
         for SavedSection { name, instance, version, data } in sections {
             let layout = layouts.iter().find(|of| of.name == *name && of.instance == *instance);
             let Some(layout) = layout else {
                 return Err(SendError::Unknown { name: name.clone(), instance: *instance });
             };
             let values = layout.schema.values(*version, data)?;
-            described.push(layout.schema.describe(name, *instance, &values));
+            self.described.push(layout.schema.describe(name, *instance, &values));
         }
         for (id, section) in (FIRST_DEVICE..).zip(sections) {
             let SavedSection { name, instance, version, data } = section;
@@ -161,8 +195,16 @@ impl<W: Write> Sender<W> {
             self.output.write_all(data)?;
             self.footer(id)?;
         }
+        Ok(())
+    }
+
+    /// The end mark, with which QEMU may run the guest, and the description. Gives the output back.
+    ///
+    /// # Errors
+    /// If the output fails.
+    pub fn finish(mut self) -> Result<W, SendError> {
         let description =
-            format!("{{\"page_size\":{PAGE_SIZE},\"devices\":[{}]}}", described.join(","));
+            format!("{{\"page_size\":{PAGE_SIZE},\"devices\":[{}]}}", self.described.join(","));
         self.output.write_all(&[0x00, 0x06])?;
         self.output.write_all(&(description.len() as u32).to_be_bytes())?;
         self.output.write_all(description.as_bytes())?;

@@ -7,10 +7,9 @@
 mod common;
 mod live;
 
-use common::microvm;
+use common::{microvm, receive};
 use live::{Guest, Store, installed, wall_ns};
 use qemu::layout::layouts;
-use qemu::receive::receive;
 use qemu::send::Sender;
 use qemu::translate::{Instant, from_qemu, to_qemu};
 
@@ -24,13 +23,15 @@ fn translate(stream: &[u8], name: &str) -> Vec<u8> {
         from_qemu(&sections, &config, wall_ns(), &|ring| memory.used_index(ring)).unwrap();
     let now = Instant { virtual_ns: received.virtual_ns, wall_ns: wall_ns() };
     let sections = to_qemu(&received.sections, &config, now, true).unwrap();
-    let mut sender = Sender::new(Vec::new(), &memory.blocks).unwrap();
+    let mut sender = Sender::new(Vec::new()).unwrap();
+    sender.begin_memory(&memory.blocks).unwrap();
     sender.begin_round(true).unwrap();
     for ((block, offset), content) in &memory.pages {
         sender.page(*block, *offset, content).unwrap();
     }
     sender.end_round().unwrap();
-    sender.finish(&sections, &layouts).unwrap()
+    sender.sections(&sections, &layouts).unwrap();
+    sender.finish().unwrap()
 }
 
 fn hops(name: &str, count: usize) {

@@ -4,9 +4,9 @@ mod common;
 
 use std::io::Cursor;
 
-use common::{MICROVMS, golden, microvm};
+use common::{MICROVMS, Memory, golden, microvm, receive, receive_in};
+use qemu::PAGE_SIZE;
 use qemu::layout::layouts;
-use qemu::receive::{Memory, PAGE_SIZE, receive};
 use qemu::walk::{self, FieldValue, Structure};
 use vmstate::{StructValue, Value};
 
@@ -18,9 +18,8 @@ struct Counter {
 }
 
 impl Memory for Counter {
-    fn blocks(&mut self, blocks: &[(String, u64)]) -> Result<(), String> {
+    fn blocks(&mut self, blocks: &[(String, u64)]) {
         self.blocks = blocks.to_vec();
-        Ok(())
     }
 
     fn write(&mut self, _: usize, _: u64, _: &[u8; PAGE_SIZE]) {
@@ -121,15 +120,38 @@ fn what_is_damaged_foreign_or_not_supported_is_refused_by_name() {
     assert!(unknown.contains("cpu/qoll_control_msr"), "{unknown}");
     let footer = find(b"\x7e\0\0\0\x05");
     assert!(changed(footer + 4, 9).contains("does not end where it should"));
-    for command in [1, 3, 7] {
+    for (command, word) in [(3, "postcopy-ram"), (7, "PACKAGED"), (9, "POSTCOPY_RESUME")] {
         let mut bytes = good[..20].to_vec();
         bytes.extend([8, 0, command, 0, 0]);
         let said = refused("idle", &bytes);
-        assert!(said.contains("return path and post-copy are not supported"), "{said}");
+        assert!(said.contains(word), "{said}");
     }
-    let mut extra = good[..20].to_vec();
-    extra.extend(*b"\x05\x12configuration/uuid");
-    assert!(refused("idle", &extra).contains("configuration/uuid"));
+    let configured = |more: &[u8]| {
+        let mut bytes = good[..20].to_vec();
+        bytes.extend(more);
+        bytes.extend(&good[20..]);
+        receive(&bytes, &layouts(&microvm("idle")), &mut Counter::default())
+    };
+    let uuid = b"\x05\x12configuration/uuid\0\0\0\x01";
+    assert!(configured(&[&uuid[..], &[0; 16]].concat()).is_ok(), "it is this machine's");
+    let said = configured(&[&uuid[..], &[7; 16]].concat()).unwrap_err().to_string();
+    assert!(said.contains("another UUID"), "{said}");
+    let capabilities = b"\x05\x1aconfiguration/capabilities\0\0\0\x01\0\0\0\x01\x0fx-ignore-shared";
+    let said = configured(capabilities).unwrap_err().to_string();
+    assert!(said.contains("x-ignore-shared"), "{said}");
+    let trailing = [&good[..], b"!"].concat();
+    assert!(refused("idle", &trailing).contains("bytes follow"));
+}
+
+#[test]
+fn it_does_not_matter_how_many_bytes_come_at_once() {
+    let (good, layouts) = (golden("idle"), layouts(&microvm("idle")));
+    let whole = receive(&good, &layouts, &mut Counter::default()).unwrap();
+    for at_once in [97, 4096] {
+        let mut memory = Counter::default();
+        let sections = receive_in(&good, at_once, &layouts, &mut memory).unwrap();
+        assert!(sections == whole && memory.pages > 0, "{at_once}");
+    }
 }
 
 #[test]

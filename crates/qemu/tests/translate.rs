@@ -5,13 +5,12 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
-use common::{Pages, golden, microvm};
+use common::{Pages, golden, microvm, receive};
 use cpu::{Activity, CpuState, Segment};
 use devices::virtio::{VirtioBlockState, VirtioRngState};
 use devices::{I8254, I8254State, IoApic, IoApicState, Lapic, LapicState, PicPair, Rtc, RtcState};
 use machine::MachineConfig;
 use qemu::layout::layouts;
-use qemu::receive::receive;
 use qemu::send::Sender;
 use qemu::translate::{Instant, Received, from_qemu, to_qemu};
 use qemu::walk::walk;
@@ -205,7 +204,8 @@ fn what_is_written_for_qemu_can_be_walked_and_received() {
     let sections = to_qemu(&sections, &config, now, running).unwrap();
     let layouts = layouts(&config);
     let blocks = [("microvm.ram".to_owned(), 192 << 20), ("pc.bios".to_owned(), 65536)];
-    let mut sender = Sender::new(Vec::new(), &blocks).unwrap();
+    let mut sender = Sender::new(Vec::new()).unwrap();
+    sender.begin_memory(&blocks).unwrap();
     sender.begin_round(false).unwrap();
     sender.page(0, 0x2000, &[7; 4096]).unwrap();
     sender.page(0, 0x3000, &[0; 4096]).unwrap();
@@ -214,7 +214,8 @@ fn what_is_written_for_qemu_can_be_walked_and_received() {
     sender.page(1, 0xf000, &[9; 4096]).unwrap();
     assert!(sender.page(1, 0x10000, &[9; 4096]).is_err());
     sender.end_round().unwrap();
-    let bytes = sender.finish(&sections, &layouts).unwrap();
+    sender.sections(&sections, &layouts).unwrap();
+    let bytes = sender.finish().unwrap();
     let stream = walk(Cursor::new(&bytes)).unwrap();
     assert!(stream.whole && stream.sections.len() == layouts.len());
     assert_eq!(stream.blocks[0].records, 2);
@@ -222,6 +223,6 @@ fn what_is_written_for_qemu_can_be_walked_and_received() {
     assert_eq!(again, sections);
     let mut foreign = sections.clone();
     foreign[0].name = "hpet".to_owned();
-    let error = Sender::new(Vec::new(), &blocks).unwrap().finish(&foreign, &layouts).unwrap_err();
+    let error = Sender::new(Vec::new()).unwrap().sections(&foreign, &layouts).unwrap_err();
     assert!(error.to_string().contains("\"hpet\""), "{error}");
 }

@@ -1,21 +1,51 @@
 //! Reads the stream of a QEMU microvm strictly, in one pass: by the layouts that are known, not by
 //! the description at its end, so that it can come through a socket. What is not known is an error
-//! that names it. Memory is handed on record by record; sections are kept, and come in any order,
-//! as newer QEMUs send theirs.
+//! that names it. Sections come in any order, as newer QEMUs send theirs.
+//!
+//! This is a state machine without I/O: it is given bytes, and says what they were and what is to
+//! be answered.
+//!
+//! ```text
+//! QEMU                                    here
+//! --------------------------------------  ---------------------------------------------------
+//! header, configuration ---------------->
+//! OPEN_RETURN_PATH, PING --------------->  [Event::Blocks] once memory's list has come
+//!                       <---------------- PONG
+//! memory, in rounds -------------------->  [Event::Page], [Event::Difference], [Event::RoundEnd]
+//! (stops the guest)
+//! sections, end, description ----------->  [Event::Complete]
+//!                                          everything is loaded: [Incoming::accept]
+//!                       <---------------- SHUT
+//! ends the channel --------------------->  [Incoming::is_released]
+//! ```
+//!
+//! With the return path QEMU keeps the guest, stopped, until it hears SHUT, and lets it go on if
+//! the channel breaks before. Without it QEMU is done with the guest as soon as it has written
+//! everything: a stream that is complete, and whose channel has ended in order, is the guest.
 
-use std::io::{self, Read};
+mod buffer;
+mod difference;
+mod pages;
 
-use vmstate::{ByteSource, SavedSection};
+use vmstate::{ByteSource, DecodeErrorKind, SavedSection};
 
 use crate::layout::Layout;
 use crate::source::Source;
+use crate::{MICROVM, PAGE_SIZE};
 
-/// Bytes of a page.
-pub const PAGE_SIZE: usize = 4096;
-/// The machine type that is read.
-pub const MICROVM: &str = "microvm";
+use buffer::{Buffer, Failure, Reading, refuse};
+use pages::Channels;
+
+pub use difference::apply;
+
 /// The largest description that is read over.
 const MAX_DESCRIPTION: u32 = 32 << 20;
+/// The largest content of a command.
+const MAX_COMMAND: u16 = 4096;
+/// Most RAM blocks, and capabilities.
+const MAX_NAMES: usize = 256;
+/// Bytes of the first channel that are kept at most before they are taken in: more than a section.
+const ENOUGH: usize = 4 << 20;
 
 const COMMAND: u8 = 0x08;
 const COMMANDS: [&str; 12] = [
@@ -32,365 +62,626 @@ const COMMANDS: [&str; 12] = [
     "RECV_BITMAP",
     "SWITCHOVER_START",
 ];
-
-/// Where memory goes.
-pub trait Memory {
-    /// Takes the list of RAM blocks: names, and lengths in bytes.
-    ///
-    /// # Errors
-    /// If this machine's are others; the text names the one that differs.
-    fn blocks(&mut self, blocks: &[(String, u64)]) -> Result<(), String>;
-    /// Takes the content of a page: block by its place in the list, offset in bytes.
-    fn write(&mut self, block: usize, offset: u64, content: &[u8; PAGE_SIZE]);
-    /// Gives the content of a page, which a difference is to be applied to.
-    fn read(&self, block: usize, offset: u64) -> [u8; PAGE_SIZE];
-}
+/// Messages of the return path.
+const SHUT: u16 = 1;
+const PONG: u16 = 2;
 
 /// Why a stream is refused.
 #[derive(Debug, thiserror::Error)]
-#[error("byte {offset} of QEMU's stream: {reason}")]
+#[error("byte {offset} of QEMU's {channel}: {reason}")]
 pub struct ReceiveError {
     /// Where, in bytes from its start.
     pub offset: u64,
+    /// What it came on.
+    pub channel: String,
     /// Why.
     pub reason: String,
 }
 
-/// Reads a whole stream, to the last byte of the description. Gives the sections in the order in
-/// which they came.
-///
-/// # Errors
-/// If any byte of it is not what a microvm with these sections sends. Memory may have been written
-/// to by then.
-pub fn receive(
-    input: impl Read,
-    layouts: &[Layout],
-    memory: &mut dyn Memory,
-) -> Result<Vec<SavedSection>, ReceiveError> {
-    let mut receiver = Receiver {
-        source: Source::new(input),
-        layouts,
-        memory,
-        blocks: Vec::new(),
-        last: None,
-        ram: None,
-        ram_ended: false,
-        sections: Vec::new(),
-    };
-    receiver.run().map_err(|failure| ReceiveError {
-        offset: receiver.source.position(),
-        reason: match failure {
-            Failure::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                "it is cut short".to_owned()
-            }
-            Failure::Io(error) => error.to_string(),
-            Failure::Refused(reason) => reason,
-        },
-    })?;
-    Ok(receiver.sections)
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The list of RAM blocks: names, and lengths in bytes. Pages name them by their place in it.
+    Blocks(&'a [(String, u64)]),
+    /// The content of a page.
+    Page {
+        /// Place of the block in the list.
+        block: usize,
+        /// Where it is in the block, in bytes.
+        offset: u64,
+        /// What it holds.
+        content: &'a [u8; PAGE_SIZE],
+    },
+    /// A page has changed; see [`apply`].
+    Difference {
+        /// Place of the block in the list.
+        block: usize,
+        /// Where it is in the block, in bytes.
+        offset: u64,
+        /// What is different from what it held.
+        delta: &'a [u8],
+    },
+    /// A part of memory is over.
+    RoundEnd,
+    /// Everything is there, to the last byte of the description: these are the sections.
+    Complete(Vec<SavedSection>),
 }
 
-enum Failure {
-    Io(io::Error),
-    Refused(String),
+/// What is expected of a stream.
+pub struct Expected {
+    /// The sections of the machine.
+    pub layouts: Vec<Layout>,
+    /// The machine's UUID, which QEMU may be told to name.
+    pub uuid: [u8; 16],
+    /// Channels of pages (QEMU's capability `multifd`), besides the first one.
+    pub channels: usize,
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Configuration,
+    Items,
+    /// Inside a part of memory, the last one or not.
+    Memory(bool),
+    /// Behind a part of memory: what other channels have of it comes first.
+    Barrier(bool),
+    Description,
+    /// So many bytes of the description are left.
+    Skipping(usize),
+    /// Complete.
+    Over,
 }
 
-fn refuse<T>(reason: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure::Refused(reason.into()))
+/// What one step has found.
+enum Step {
+    Nothing,
+    Blocks,
+    Page(usize, u64),
+    Difference(usize, u64),
+    RoundEnd,
+    Complete,
 }
 
-struct Receiver<'a, R> {
-    source: Source<R>,
-    layouts: &'a [Layout],
-    memory: &'a mut dyn Memory,
+/// A stream that comes in.
+pub struct Incoming {
+    expected: Expected,
+    buffer: Buffer,
+    channels: Channels,
+    part: Part,
     blocks: Vec<(String, u64)>,
     /// The block of the record before.
     last: Option<usize>,
-    /// Number of the RAM section.
+    /// Number of the section of memory.
     ram: Option<u32>,
     ram_ended: bool,
     sections: Vec<SavedSection>,
+    page: Box<[u8; PAGE_SIZE]>,
+    delta: Vec<u8>,
+    replies: Vec<u8>,
+    return_path: bool,
+    accepted: bool,
 }
 
-impl<R: Read> Receiver<'_, R> {
-    fn run(&mut self) -> Result<(), Failure> {
-        self.configuration()?;
-        loop {
-            match self.source.u8()? {
-                0x00 => break,
-                0x01 => self.ram_start()?,
-                kind @ (0x02 | 0x03) => self.ram_part(kind == 0x03)?,
-                0x04 => self.section()?,
-                COMMAND => {
-                    let number = self.source.u16()?;
-                    let name = COMMANDS.get(usize::from(number)).unwrap_or(&"unknown");
-                    return refuse(format!(
-                        "command {number} ({name}): return path and post-copy are not supported; \
-                         turn the capability off at the source"
-                    ));
-                }
-                other => return refuse(format!("{other:#04x} is the type of no section")),
-            }
+impl Incoming {
+    /// A stream of which nothing has come.
+    pub fn new(expected: Expected) -> Self {
+        Self {
+            channels: Channels::new(expected.channels, expected.uuid),
+            expected,
+            buffer: Buffer::default(),
+            part: Part::Configuration,
+            blocks: Vec::new(),
+            last: None,
+            ram: None,
+            ram_ended: false,
+            sections: Vec::new(),
+            page: Box::new([0; PAGE_SIZE]),
+            delta: Vec::new(),
+            replies: Vec::new(),
+            return_path: false,
+            accepted: false,
         }
-        self.complete()?;
-        self.description()
     }
 
-    fn configuration(&mut self) -> Result<(), Failure> {
-        let magic = self.source.u32()?;
-        if magic != 0x5145_564d {
-            return refuse(format!("it begins with {magic:#010x}, and not as a migration stream"));
+    /// Whether more of a channel is to be given: 0 is the stream itself, the others have pages.
+    pub fn wants(&self, channel: usize) -> bool {
+        match channel.checked_sub(1) {
+            None => self.buffer.waiting().len() < ENOUGH,
+            Some(channel) => self.channels.wants(channel),
         }
-        let version = self.source.u32()?;
-        if version != 3 {
-            return refuse(format!("version {version} of the stream format is not supported"));
+    }
+
+    /// Gives bytes that came.
+    pub fn heard(&mut self, channel: usize, bytes: &[u8]) {
+        match channel.checked_sub(1) {
+            None => self.buffer.add(bytes),
+            Some(channel) => self.channels.heard(channel, bytes),
         }
-        if self.source.u8()? != 0x07 {
-            return refuse("the configuration is missing");
+    }
+
+    /// Says that a channel has ended, in order.
+    pub fn ended(&mut self, channel: usize) {
+        match channel.checked_sub(1) {
+            None => self.buffer.end(),
+            Some(channel) => self.channels.ended(channel),
         }
-        let length = self.source.u32()?;
-        if length > 255 {
-            return refuse(format!("the name of the machine type has {length} bytes"));
+    }
+
+    /// What is to be said to QEMU now.
+    pub fn replies(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// Whether QEMU hears what is said to it.
+    pub fn has_return_path(&self) -> bool {
+        self.return_path
+    }
+
+    /// Tells QEMU, if it hears, that everything is loaded. It gives the guest away then.
+    ///
+    /// # Errors
+    /// If QEMU has ended the channel before, and so keeps the guest.
+    pub fn accept(&mut self) -> Result<(), ReceiveError> {
+        if self.return_path && self.buffer.is_ended() {
+            return Err(self.error(0, "QEMU has left before it heard the answer"));
         }
-        let mut name = vec![0; length as usize];
-        self.source.read_exact(&mut name)?;
-        if name != MICROVM.as_bytes() {
-            let name = String::from_utf8_lossy(&name);
-            return refuse(format!("machine type {name:?} is not {MICROVM:?}"));
-        }
-        if self.source.peek()? == Some(0x05) {
-            self.source.u8()?;
-            let name = self.source.short_text()?;
-            return refuse(format!(
-                "{name:?} is not supported; turn the capability off at the source"
-            ));
-        }
+        self.accepted = true;
+        self.say(SHUT, 0);
         Ok(())
     }
 
-    /// Number, name, instance and version of a section.
-    fn head(&mut self) -> Result<(u32, String, u32, u32), Failure> {
-        let id = self.source.u32()?;
-        let name = self.source.short_text()?;
-        Ok((id, name, self.source.u32()?, self.source.u32()?))
+    /// Tells QEMU, if it hears, that the guest is not taken.
+    pub fn refuse(&mut self) {
+        self.say(SHUT, 1);
     }
 
-    fn footer(&mut self, id: u32, name: &str) -> Result<(), Failure> {
-        let (mark, found) = (self.source.u8()?, self.source.u32()?);
-        if (mark, found) == (0x7e, id) {
+    /// Whether QEMU has given the guest away.
+    pub fn is_released(&self) -> bool {
+        self.part == Part::Over && self.accepted && self.buffer.is_ended()
+    }
+
+    fn say(&mut self, message: u16, value: u32) {
+        if self.return_path {
+            self.replies.extend(message.to_be_bytes());
+            self.replies.extend(4u16.to_be_bytes());
+            self.replies.extend(value.to_be_bytes());
+        }
+    }
+
+    fn error(&self, at: u64, reason: impl Into<String>) -> ReceiveError {
+        ReceiveError {
+            offset: self.buffer.position() + at,
+            channel: "stream".to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What came next; `None` if more bytes are needed to tell.
+    ///
+    /// # Errors
+    /// If any byte is not what a microvm with these sections sends.
+    pub fn next(&mut self) -> Result<Option<Event<'_>>, ReceiveError> {
+        if !self.blocks.is_empty() {
+            let page = self.channels.next(&self.blocks, self.ram_ended);
+            match page {
+                // The borrow checker does not see that an early return ends the loan.
+                Ok(Some(pages::Page { block, offset, content })) => {
+                    self.page.copy_from_slice(content);
+                    return Ok(Some(Event::Page { block, offset, content: &self.page }));
+                }
+                Ok(None) => {}
+                Err((channel, offset, reason)) => {
+                    let channel = format!("channel of pages {channel}");
+                    return Err(ReceiveError { offset, channel, reason });
+                }
+            }
+        }
+        loop {
+            let step = match self.step() {
+                Ok(step) => step,
+                Err(Failure::Refused { at, reason }) => return Err(self.error(at, reason)),
+                Err(Failure::Short) if self.buffer.is_ended() => {
+                    let left = self.buffer.waiting().len() as u64;
+                    return Err(self.error(left, "it is cut short"));
+                }
+                Err(Failure::Short) => return Ok(None),
+            };
+            return Ok(Some(match step {
+                Step::Nothing => continue,
+                Step::Blocks => Event::Blocks(&self.blocks),
+                Step::Page(block, offset) => Event::Page { block, offset, content: &self.page },
+                Step::Difference(block, offset) => {
+                    Event::Difference { block, offset, delta: &self.delta }
+                }
+                Step::RoundEnd => Event::RoundEnd,
+                Step::Complete => Event::Complete(std::mem::take(&mut self.sections)),
+            }));
+        }
+    }
+
+    fn step(&mut self) -> Result<Step, Failure> {
+        match self.part {
+            Part::Configuration => self.configuration(),
+            Part::Items => self.item(),
+            Part::Memory(last) => self.record(last),
+            Part::Barrier(last) => {
+                if self.channels.any() && !self.channels.pass() {
+                    return Err(Failure::Short);
+                }
+                self.part = Part::Items;
+                self.ram_ended = last;
+                Ok(Step::RoundEnd)
+            }
+            Part::Description => {
+                let length = self.buffer.item(|source| {
+                    if source.u8()? != 0x06 {
+                        return refuse(
+                            "there is no description behind the end: do not suppress it \
+                             (-machine suppress-vmdesc=off)",
+                        );
+                    }
+                    match source.u32()? {
+                        length if length > MAX_DESCRIPTION => {
+                            refuse(format!("the description has {length} bytes"))
+                        }
+                        length => Ok(length),
+                    }
+                })?;
+                self.part = Part::Skipping(length as usize);
+                Ok(Step::Nothing)
+            }
+            // An older or a newer QEMU words it as it likes; what it describes is known.
+            Part::Skipping(left) => {
+                let now = left.min(self.buffer.waiting().len());
+                self.buffer.take(now);
+                self.part = Part::Skipping(left - now);
+                if left > now {
+                    return Err(Failure::Short);
+                }
+                // Without a return path the end of the channel says that there is no more.
+                if !self.return_path && !self.buffer.is_ended() {
+                    self.nothing_follows()?;
+                    return Err(Failure::Short);
+                }
+                self.nothing_follows()?;
+                self.part = Part::Over;
+                Ok(Step::Complete)
+            }
+            Part::Over => {
+                self.nothing_follows()?;
+                Err(Failure::Short)
+            }
+        }
+    }
+
+    fn nothing_follows(&self) -> Result<(), Failure> {
+        if self.buffer.waiting().is_empty() {
             return Ok(());
         }
-        refuse(format!("section {name:?} does not end where it should"))
+        Err(Failure::Refused { at: 0, reason: "bytes follow behind its end".to_owned() })
     }
 
-    fn ram_start(&mut self) -> Result<(), Failure> {
-        let (id, name, instance, version) = self.head()?;
-        if (name.as_str(), instance, version) != ("ram", 0, 4) || self.ram.is_some() {
-            return refuse(format!(
-                "section {name:?} instance {instance} version {version} comes in parts, and is \
-                 not the memory of a microvm"
-            ));
-        }
-        let total = self.source.u64()?;
-        if total & 0xfff != 0x04 {
-            return refuse(format!("the list of RAM blocks begins with {total:#x}"));
-        }
-        let (total, mut sum) = (total & !0xfff, 0u64);
-        while sum < total {
-            let name = self.source.short_text()?;
-            let length = self.source.u64()?;
-            sum = sum.saturating_add(length);
-            if sum > total || length == 0 || length % PAGE_SIZE as u64 != 0 {
-                return refuse(format!("RAM block {name:?} has {length} bytes"));
+    fn configuration(&mut self) -> Result<Step, Failure> {
+        let uuid = self.expected.uuid;
+        self.buffer.item(|source| {
+            let magic = source.u32()?;
+            if magic != 0x5145_564d {
+                return refuse(format!("it begins with {magic:#010x}, and not as a migration"));
             }
-            if self.blocks.iter().any(|(other, _)| *other == name) {
-                return refuse(format!("RAM block {name:?} comes twice"));
+            let version = source.u32()?;
+            if version != 3 {
+                return refuse(format!("version {version} of the stream format is not supported"));
             }
-            self.blocks.push((name, length));
-        }
-        self.memory.blocks(&self.blocks).map_err(Failure::Refused)?;
-        if self.source.u64()? != 0x10 {
-            return refuse("the list of RAM blocks does not end");
-        }
-        self.ram = Some(id);
-        self.footer(id, "ram")
+            if source.u8()? != 0x07 {
+                return refuse("the configuration is missing");
+            }
+            let length = source.u32()?;
+            if length > 255 {
+                return refuse(format!("the name of the machine type has {length} bytes"));
+            }
+            let mut name = vec![0; length as usize];
+            source.read_exact(&mut name)?;
+            if name != MICROVM.as_bytes() {
+                let name = String::from_utf8_lossy(&name);
+                return refuse(format!("machine type {name:?} is not {MICROVM:?}"));
+            }
+            loop {
+                // At the end of what is there nobody knows what comes next.
+                match source.peek()? {
+                    Some(0x05) => subsection(source, uuid)?,
+                    Some(_) => return Ok(()),
+                    None => return Err(Reading::Short),
+                }
+            }
+        })?;
+        self.part = Part::Items;
+        Ok(Step::Nothing)
     }
 
-    fn ram_part(&mut self, end: bool) -> Result<(), Failure> {
-        let id = self.source.u32()?;
-        if self.ram != Some(id) || self.ram_ended {
-            return refuse(format!("a part of section number {id}, which is not the memory"));
-        }
-        self.ram_ended = end;
-        loop {
-            let word = self.source.u64()?;
-            let (offset, flags) = (word & !0xfff, word & 0xfff);
-            if word == 0x10 {
-                return self.footer(id, "ram");
+    fn item(&mut self) -> Result<Step, Failure> {
+        let Some(kind) = self.buffer.waiting().first() else { return Err(Failure::Short) };
+        match *kind {
+            0x00 => {
+                self.buffer.take(1);
+                self.complete()?;
+                self.part = Part::Description;
+                Ok(Step::Nothing)
             }
-            if !matches!(flags & !0x20, 0x02 | 0x08 | 0x40) {
+            0x01 => self.ram_start(),
+            kind @ (0x02 | 0x03) => {
+                let (ram, ended) = (self.ram, self.ram_ended);
+                self.buffer.item(|source| {
+                    source.u8()?;
+                    match source.u32()? {
+                        id if ram == Some(id) && !ended => Ok(()),
+                        id => refuse(format!("a part of section number {id}, which is no memory")),
+                    }
+                })?;
+                self.part = Part::Memory(kind == 0x03);
+                Ok(Step::Nothing)
+            }
+            0x04 => self.section(),
+            COMMAND => self.command(),
+            other => Err(Failure::Refused {
+                at: 0,
+                reason: format!("{other:#04x} is the type of no section"),
+            }),
+        }
+    }
+
+    fn command(&mut self) -> Result<Step, Failure> {
+        let (begun, opened) = (self.ram.is_some(), self.return_path);
+        let (number, content) = self.buffer.item(|source| {
+            source.u8()?;
+            let (number, length) = (source.u16()?, source.u16()?);
+            if length > MAX_COMMAND {
+                return refuse(format!("command {number} has {length} bytes"));
+            }
+            let mut content = vec![0; length.into()];
+            source.read_exact(&mut content)?;
+            match (number, content.len()) {
+                (1, 0) if !begun && !opened => {}
+                (2, 4) if opened => {}
+                (3, _) => {
+                    return refuse(
+                        "post-copy is not supported: turn the capability postcopy-ram off at the \
+                         source",
+                    );
+                }
+                _ => {
+                    let name = COMMANDS.get(usize::from(number)).unwrap_or(&"unknown");
+                    return refuse(format!(
+                        "command {number} ({name}) of {length} bytes is not supported here"
+                    ));
+                }
+            }
+            Ok((number, content))
+        })?;
+        match *content {
+            [] => self.return_path = true,
+            [one, two, three, four] => self.say(PONG, u32::from_be_bytes([one, two, three, four])),
+            _ => unreachable!("{number} was let through with no other length"),
+        }
+        Ok(Step::Nothing)
+    }
+
+    fn ram_start(&mut self) -> Result<Step, Failure> {
+        let again = self.ram.is_some();
+        let (id, blocks) = self.buffer.item(|source| {
+            source.u8()?;
+            let (id, name, instance, version) = head(source)?;
+            if (name.as_str(), instance, version) != ("ram", 0, 4) || again {
                 return refuse(format!(
-                    "a RAM record with flags {flags:#05x}: pages, pages of zeroes and XBZRLE are \
-                     supported"
+                    "section {name:?} instance {instance} version {version} comes in parts, and \
+                     is not the memory of a microvm"
                 ));
             }
-            let block = self.block(flags & 0x20 != 0)?;
-            let (name, length) = &self.blocks[block];
+            let total = source.u64()?;
+            if total & 0xfff != 0x04 {
+                return refuse(format!("the list of RAM blocks begins with {total:#x}"));
+            }
+            let blocks = block_list(source, total & !0xfff)?;
+            if source.u64()? != 0x10 {
+                return refuse("the list of RAM blocks does not end");
+            }
+            footer(source, id, "ram")?;
+            Ok((id, blocks))
+        })?;
+        self.ram = Some(id);
+        self.blocks = blocks;
+        // Channels of pages begin by coming as far as this.
+        self.part = Part::Barrier(false);
+        Ok(Step::Blocks)
+    }
+
+    fn record(&mut self, end: bool) -> Result<Step, Failure> {
+        enum Record {
+            Page,
+            Difference,
+            End,
+        }
+        let (blocks, last) = (&self.blocks, &mut self.last);
+        let (page, delta, ram) = (&mut self.page, &mut self.delta, self.ram);
+        let found = self.buffer.item(|source| {
+            let word = source.u64()?;
+            let (offset, flags) = (word & !0xfff, word & 0xfff);
+            if word == 0x10 {
+                footer(source, ram.unwrap_or_default(), "ram")?;
+                return Ok((Record::End, 0, 0));
+            }
+            match flags & !0x20 {
+                0x02 | 0x08 | 0x40 => {}
+                0x100 => {
+                    return refuse("memory is compressed: turn the capability compress off");
+                }
+                _ => {
+                    return refuse(format!(
+                        "a RAM record with flags {flags:#05x}: pages, pages of zeroes and XBZRLE \
+                         are supported"
+                    ));
+                }
+            }
+            let block = block_of(source, blocks, last, flags & 0x20 != 0)?;
+            let (name, length) = &blocks[block];
             if offset >= *length {
                 return refuse(format!("a page at {offset:#x} of RAM block {name:?}"));
             }
-            let mut page = [0; PAGE_SIZE];
             match flags & !0x20 {
                 0x02 => {
-                    let fill = self.source.u8()?;
+                    let fill = source.u8()?;
                     if fill != 0 {
                         return refuse(format!("a page of zeroes is filled with {fill:#04x}"));
                     }
+                    page.fill(0);
                 }
-                0x08 => self.source.read_exact(&mut page)?,
+                0x08 => source.read_exact(&mut page[..])?,
                 _ => {
-                    page = self.memory.read(block, offset);
-                    self.difference(&mut page)?;
+                    let (mark, length) = (source.u8()?, source.u16()?);
+                    if mark != 1 || usize::from(length) > PAGE_SIZE {
+                        return refuse("an XBZRLE record is malformed");
+                    }
+                    delta.resize(length.into(), 0);
+                    source.read_exact(delta)?;
+                    return Ok((Record::Difference, block, offset));
                 }
             }
-            self.memory.write(block, offset, &page);
-        }
+            Ok((Record::Page, block, offset))
+        })?;
+        Ok(match found {
+            (Record::Page, block, offset) => Step::Page(block, offset),
+            (Record::Difference, block, offset) => Step::Difference(block, offset),
+            (Record::End, ..) => {
+                self.part = Part::Barrier(end);
+                Step::Nothing
+            }
+        })
     }
 
-    fn block(&mut self, same: bool) -> Result<usize, Failure> {
-        if !same {
-            let name = self.source.short_text()?;
-            let found = self.blocks.iter().position(|(other, _)| *other == name);
-            let Some(found) = found else {
-                return refuse(format!("a page of RAM block {name:?}, which there is not"));
+    fn section(&mut self) -> Result<Step, Failure> {
+        let (ended, layouts) = (self.ram_ended, &self.expected.layouts);
+        let sections = &self.sections;
+        let section = self.buffer.item(|source| {
+            source.u8()?;
+            let (id, name, instance, version) = head(source)?;
+            if !ended {
+                return refuse(format!("section {name:?} comes before the end of memory"));
+            }
+            let known = layouts.iter().find(|of| of.name == name && of.instance == instance);
+            let Some(layout) = known else {
+                return refuse(format!(
+                    "section {name:?} instance {instance} is of a device that this machine does \
+                     not have"
+                ));
             };
-            self.last = Some(found);
-        }
-        match self.last {
-            Some(block) => Ok(block),
-            None => refuse("a page of the same RAM block as before, and there was none"),
-        }
-    }
-
-    /// Applies an XBZRLE record: runs of bytes that stay and of bytes that change by turns.
-    fn difference(&mut self, page: &mut [u8; PAGE_SIZE]) -> Result<(), Failure> {
-        let (mark, length) = (self.source.u8()?, self.source.u16()?);
-        if mark != 1 || usize::from(length) > PAGE_SIZE {
-            return refuse("an XBZRLE record is malformed");
-        }
-        let mut delta = vec![0; length.into()];
-        self.source.read_exact(&mut delta)?;
-        match apply(&delta, page) {
-            Some(()) => Ok(()),
-            None => refuse("an XBZRLE record is malformed"),
-        }
-    }
-
-    fn section(&mut self) -> Result<(), Failure> {
-        let (id, name, instance, version) = self.head()?;
-        if !self.ram_ended {
-            return refuse(format!("section {name:?} comes before the end of memory"));
-        }
-        let known = self.layouts.iter().find(|of| of.name == name && of.instance == instance);
-        let Some(layout) = known else {
-            return refuse(format!(
-                "section {name:?} instance {instance} is of a device that this machine does not \
-                 have"
-            ));
-        };
-        if self.sections.iter().any(|of| of.name == name && of.instance == instance) {
-            return refuse(format!("section {name:?} instance {instance} comes twice"));
-        }
-        let data = layout
-            .schema
-            .read_body(version, &mut self.source)
-            .map_err(|error| Failure::Refused(error.in_section(&name, instance).to_string()))?;
-        self.footer(id, &name)?;
-        self.sections.push(SavedSection { name, instance, version, data });
-        Ok(())
+            if sections.iter().any(|of| of.name == name && of.instance == instance) {
+                return refuse(format!("section {name:?} instance {instance} comes twice"));
+            }
+            let data =
+                layout.schema.read_body(version, source).map_err(|error| match error.kind() {
+                    DecodeErrorKind::Truncated | DecodeErrorKind::Io(_) => Reading::Short,
+                    _ => Reading::Refused(error.in_section(&name, instance).to_string()),
+                })?;
+            footer(source, id, &name)?;
+            Ok(SavedSection { name, instance, version, data })
+        })?;
+        self.sections.push(section);
+        Ok(Step::Nothing)
     }
 
     fn complete(&self) -> Result<(), Failure> {
-        let came = |layout: &&Layout| {
+        let missing = |layout: &&Layout| {
             let same = |of: &SavedSection| of.name == layout.name && of.instance == layout.instance;
             !self.sections.iter().any(same)
         };
         let missing: Vec<_> = self
+            .expected
             .layouts
             .iter()
-            .filter(came)
+            .filter(missing)
             .map(|layout| format!("{:?} {}", layout.name, layout.instance))
             .collect();
-        if missing.is_empty() { Ok(()) } else { refuse(format!("missing: {}", missing.join(", "))) }
-    }
-
-    /// Reads over the description, which an older or a newer QEMU words as it likes.
-    fn description(&mut self) -> Result<(), Failure> {
-        if self.source.u8()? != 0x06 {
-            return refuse("there is no description behind the end");
+        if missing.is_empty() {
+            return Ok(());
         }
-        let length = self.source.u32()?;
-        if length > MAX_DESCRIPTION {
-            return refuse(format!("the description has {length} bytes"));
-        }
-        let mut chunk = [0; 4096];
-        let mut left = length as usize;
-        while left > 0 {
-            let now = left.min(chunk.len());
-            self.source.read_exact(&mut chunk[..now])?;
-            left -= now;
-        }
-        Ok(())
+        Err(Failure::Refused { at: 0, reason: format!("missing: {}", missing.join(", ")) })
     }
 }
 
-fn apply(mut delta: &[u8], page: &mut [u8; PAGE_SIZE]) -> Option<()> {
-    let mut at = 0;
-    while !delta.is_empty() {
-        at += run_length(&mut delta)?;
-        let count = run_length(&mut delta)?;
-        if count == 0 {
-            return None;
+/// A part of the configuration that comes with a capability.
+fn subsection(source: &mut Source<&[u8]>, uuid: [u8; 16]) -> Result<(), Reading> {
+    source.u8()?;
+    let name = source.short_text()?;
+    let version = source.u32()?;
+    match (name.as_str(), version) {
+        ("configuration/uuid", 1) => {
+            let theirs: [u8; 16] = source.array()?;
+            if theirs == uuid { Ok(()) } else { refuse("it is a machine with another UUID") }
         }
-        page.get_mut(at..at + count)?.copy_from_slice(delta.get(..count)?);
-        delta = &delta[count..];
-        at += count;
+        ("configuration/capabilities", 1) => {
+            let count = source.u32()? as usize;
+            if count > MAX_NAMES {
+                return refuse(format!("{count} capabilities"));
+            }
+            let names: Vec<_> =
+                (0..count).map(|_| source.short_text()).collect::<Result<_, _>>()?;
+            refuse(format!(
+                "the capabilities {} are not supported; turn them off at the source",
+                names.join(", ")
+            ))
+        }
+        _ => refuse(format!("{name:?} version {version} is not supported")),
     }
-    Some(())
 }
 
-/// One or two bytes of LEB128.
-fn run_length(delta: &mut &[u8]) -> Option<usize> {
-    let (value, rest) = match **delta {
-        [low, ref rest @ ..] if low < 0x80 => (usize::from(low), rest),
-        [low, high, ref rest @ ..] if high < 0x80 => {
-            (usize::from(low & 0x7f) | usize::from(high) << 7, rest)
-        }
-        _ => return None,
-    };
-    *delta = rest;
-    Some(value)
+/// Number, name, instance and version of a section.
+fn head(source: &mut Source<&[u8]>) -> Result<(u32, String, u32, u32), Reading> {
+    let id = source.u32()?;
+    let name = source.short_text()?;
+    Ok((id, name, source.u32()?, source.u32()?))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn footer(source: &mut Source<&[u8]>, id: u32, name: &str) -> Result<(), Reading> {
+    let (mark, found) = (source.u8()?, source.u32()?);
+    if (mark, found) == (0x7e, id) {
+        return Ok(());
+    }
+    refuse(format!("section {name:?} does not end where it should"))
+}
 
-    #[test]
-    fn a_difference_changes_what_it_names() {
-        let mut page = [7; PAGE_SIZE];
-        assert_eq!(apply(&[0xfe, 0x1f, 2, 1, 2], &mut page), Some(()));
-        assert_eq!(page[4093..], [7, 1, 2]);
-        assert_eq!(apply(&[0, 1, 9, 3, 1, 8], &mut page), Some(()));
-        assert_eq!(page[..5], [9, 7, 7, 7, 8]);
-        for bad in [&[0xff, 0x1f, 2, 1, 1][..], &[0, 3, 1, 1], &[5], &[0x80, 0x80, 1], &[3, 0]] {
-            assert_eq!(apply(bad, &mut page), None, "{bad:?}");
+fn block_list(source: &mut Source<&[u8]>, total: u64) -> Result<Vec<(String, u64)>, Reading> {
+    let (mut blocks, mut sum) = (Vec::new(), 0u64);
+    while sum < total {
+        let name = source.short_text()?;
+        let length = source.u64()?;
+        sum = sum.saturating_add(length);
+        if sum > total || length == 0 || length % PAGE_SIZE as u64 != 0 {
+            return refuse(format!("RAM block {name:?} has {length} bytes"));
         }
+        if blocks.iter().any(|(other, _)| *other == name) || blocks.len() == MAX_NAMES {
+            return refuse(format!("RAM block {name:?} comes twice, or there are too many"));
+        }
+        blocks.push((name, length));
+    }
+    Ok(blocks)
+}
+
+fn block_of(
+    source: &mut Source<&[u8]>,
+    blocks: &[(String, u64)],
+    last: &mut Option<usize>,
+    same: bool,
+) -> Result<usize, Reading> {
+    if !same {
+        let name = source.short_text()?;
+        let found = blocks.iter().position(|(other, _)| *other == name);
+        let Some(found) = found else {
+            return refuse(format!("a page of RAM block {name:?}, which there is not"));
+        };
+        // A record that is not whole yet is read again, with the same name.
+        *last = Some(found);
+    }
+    match *last {
+        Some(block) => Ok(block),
+        None => refuse("a page of the same RAM block as before, and there was none"),
     }
 }

@@ -15,7 +15,6 @@ pub use virtio::{BLOCK_FEATURES, RNG_FEATURES};
 
 use ::cpu::CpuState;
 use devices::acpi_ged::AcpiGedState;
-use devices::exit_device::ExitState;
 use devices::fw_cfg::FwCfgState;
 use devices::serial::SerialState;
 use devices::{I8254State, I8259State, IoApicState, LapicState, RtcState};
@@ -143,7 +142,6 @@ pub fn from_qemu(
     into.push(encode(0, &ged_from_qemu(&layout).map_err(failed("acpi-ged", 0))?));
     let layout: FwCfgLayout = decode(sections, "fw_cfg", 0)?;
     into.push(encode(0, &fw_cfg_from_qemu(&layout).map_err(failed("fw_cfg", 0))?));
-    into.push(encode(0, &ExitState { requested: false, code: 0 }));
     for device in &config.virtio {
         into.push(virtio::from_qemu(sections, device, used_index)?);
     }

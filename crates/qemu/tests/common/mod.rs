@@ -6,7 +6,10 @@ use std::io::Read;
 use std::path::Path;
 
 use machine::{MachineConfig, RngSource, VirtioKind};
-use qemu::receive::{Memory, PAGE_SIZE};
+use qemu::PAGE_SIZE;
+use qemu::incoming::{Event, Expected, Incoming, ReceiveError, apply};
+use qemu::layout::Layout;
+use vmstate::SavedSection;
 
 /// Every golden stream.
 pub const NAMES: [&str; 6] = ["reset", "firmware", "linux1", "linux2", "idle", "pc"];
@@ -40,6 +43,54 @@ pub fn microvm(name: &str) -> MachineConfig {
     config
 }
 
+/// Where the memory of a stream goes.
+pub trait Memory {
+    /// Takes the list of RAM blocks.
+    fn blocks(&mut self, blocks: &[(String, u64)]);
+    /// Takes the content of a page.
+    fn write(&mut self, block: usize, offset: u64, content: &[u8; PAGE_SIZE]);
+    /// Gives the content of a page, which a difference is to be applied to.
+    fn read(&self, block: usize, offset: u64) -> [u8; PAGE_SIZE];
+}
+
+/// Reads a whole stream, so many bytes at a time.
+pub fn receive_in(
+    bytes: &[u8],
+    at_once: usize,
+    layouts: &[Layout],
+    memory: &mut dyn Memory,
+) -> Result<Vec<SavedSection>, ReceiveError> {
+    let layouts = layouts.to_vec();
+    let mut incoming = Incoming::new(Expected { layouts, uuid: [0; 16], channels: 0 });
+    let mut pieces = bytes.chunks(at_once);
+    loop {
+        match incoming.next()? {
+            None => match pieces.next() {
+                Some(piece) => incoming.heard(0, piece),
+                None => incoming.ended(0),
+            },
+            Some(Event::Blocks(blocks)) => memory.blocks(blocks),
+            Some(Event::Page { block, offset, content }) => memory.write(block, offset, content),
+            Some(Event::Difference { block, offset, delta }) => {
+                let mut content = memory.read(block, offset);
+                apply(delta, &mut content).expect("a difference");
+                memory.write(block, offset, &content);
+            }
+            Some(Event::RoundEnd) => {}
+            Some(Event::Complete(sections)) => return Ok(sections),
+        }
+    }
+}
+
+/// Reads a whole stream.
+pub fn receive(
+    bytes: &[u8],
+    layouts: &[Layout],
+    memory: &mut dyn Memory,
+) -> Result<Vec<SavedSection>, ReceiveError> {
+    receive_in(bytes, 1 << 20, layouts, memory)
+}
+
 /// The first RAM block, page by page.
 #[derive(Default)]
 pub struct Pages(HashMap<u64, [u8; PAGE_SIZE]>);
@@ -54,9 +105,7 @@ impl Pages {
 }
 
 impl Memory for Pages {
-    fn blocks(&mut self, _: &[(String, u64)]) -> Result<(), String> {
-        Ok(())
-    }
+    fn blocks(&mut self, _: &[(String, u64)]) {}
 
     fn write(&mut self, block: usize, offset: u64, content: &[u8; PAGE_SIZE]) {
         if block == 0 {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use qemu::receive::{Memory, PAGE_SIZE};
+use qemu::PAGE_SIZE;
+
+use crate::common::Memory;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -32,9 +34,8 @@ impl Store {
 }
 
 impl Memory for Store {
-    fn blocks(&mut self, blocks: &[(String, u64)]) -> Result<(), String> {
+    fn blocks(&mut self, blocks: &[(String, u64)]) {
         self.blocks = blocks.to_vec();
-        Ok(())
     }
 
     fn write(&mut self, block: usize, offset: u64, content: &[u8; PAGE_SIZE]) {
