@@ -59,6 +59,8 @@ pub struct MigrateSettings {
     pub post_copy_after: Option<u32>,
     /// The guest runs at the destination already and misses memory: go on over a new link.
     pub recover: bool,
+    /// The destination is a QEMU.
+    pub to_qemu: bool,
 }
 
 impl MigrateSettings {

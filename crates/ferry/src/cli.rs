@@ -230,6 +230,17 @@ pub struct ReceiveOptions {
     /// this address for its source. (It also listens where it was received.)
     #[arg(long, value_name = "VM")]
     pub recover: Option<String>,
+    /// Who sends the machine. QEMU sends no machine configuration, so it is given with --machine.
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = Peer::Ferry)]
+    pub from: Peer,
+    /// Machine file (TOML) of a machine that comes from QEMU, as `ferry import-config` writes it.
+    #[arg(long, value_name = "FILE", required_if_eq("from", "qemu"))]
+    pub machine: Option<PathBuf>,
+    /// Channels over which QEMU sends memory besides the first, as its parameter multifd-channels
+    /// says, if its capability multifd is on.
+    #[arg(long, value_name = "CHANNELS", requires = "machine",
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub multifd: Option<u8>,
     /// For how long the source may be silent before the link is taken for lost, in milliseconds
     /// [default: 10000].
     #[arg(long, value_name = "MS")]
@@ -284,6 +295,10 @@ pub struct MigrateOptions {
     pub vm: String,
     /// Where to: tcp:HOST:PORT, unix:PATH, exec:COMMAND or file:PATH.
     pub address: String,
+    /// Who waits there. To QEMU only a machine of type microvm can move.
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = Peer::Ferry,
+          conflicts_with_all = ["postcopy", "postcopy_after", "allow_postcopy", "recover"])]
+    pub to: Peer,
     /// For how long the guest may stand still, in milliseconds.
     #[arg(long, value_name = "MS")]
     pub downtime_limit: Option<u64>,
@@ -384,6 +399,15 @@ pub struct SoakOptions {
     /// What runs the vCPUs; `both` changes it at every move.
     #[arg(long, value_enum, default_value_t = DemoAccelerator::Auto)]
     pub accel: DemoAccelerator,
+}
+
+/// Who is at the other end of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    /// Another Ferry.
+    Ferry,
+    /// A QEMU.
+    Qemu,
 }
 
 /// Accelerators of the demo's processes.

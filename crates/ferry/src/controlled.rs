@@ -15,6 +15,7 @@ use transport::{Address, Listener};
 use vmm::{Vm, VmState};
 
 use crate::confinement;
+use crate::foreign;
 use crate::recovery;
 use crate::secure::Route;
 
@@ -211,10 +212,27 @@ impl ControlledVm {
     ) -> Result<Result<Outcome, MigrationError>, String> {
         let address: Address = address.parse().map_err(|error| format!("{error}"))?;
         let route = Route::new(&address, settings).map_err(|error| format!("{error:#}"))?;
+        let to_qemu = settings.to_qemu;
         let settings = settings.resolve(address.is_two_way());
         *self.post_copy.lock().unwrap_or_else(PoisonError::into_inner) = settings.post_copy.clone();
         let mut source = self.vm.source();
         let stays = |error| format!("{}; the guest goes on here", sentence(&error));
+        if to_qemu {
+            if !address.is_two_way() {
+                confinement::check_sink(&address)?;
+            }
+            let limits = (CONNECT_LIMIT, PIPE_LIMIT);
+            let sink = foreign::sink(&self.vm, &address, &route, &settings, limits)
+                .map_err(|error| format!("{error:#}; the guest goes on here"))?;
+            return Ok(migration::save_to(
+                &mut source,
+                sink,
+                ownership,
+                &settings,
+                observer,
+                cancel,
+            ));
+        }
         Ok(if address.is_two_way() {
             let channel = route
                 .open(&address, CONNECT_LIMIT)

@@ -8,6 +8,7 @@ mod confinement;
 mod controlled;
 mod demo;
 mod doctor;
+mod foreign;
 mod inspect;
 mod move_away;
 mod options;

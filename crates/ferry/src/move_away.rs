@@ -9,7 +9,7 @@ use control::{Client, MigrateSettings, ProgressReport, Reply, Request, Summary, 
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 
-use crate::cli::{MigrateOptions, ResolveOptions};
+use crate::cli::{MigrateOptions, Peer, ResolveOptions};
 use crate::secure;
 use crate::text;
 
@@ -73,6 +73,7 @@ pub fn migrate(options: &MigrateOptions) -> Result<ExitCode> {
         post_copy: options.postcopy || options.postcopy_after.is_some() || options.allow_postcopy,
         post_copy_after: options.postcopy_after.or(options.postcopy.then_some(1)),
         recover: options.recover,
+        to_qemu: options.to == Peer::Qemu,
     };
     let mut client = connect(&options.vm)?;
     let mut second = client.second()?;

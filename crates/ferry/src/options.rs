@@ -75,11 +75,20 @@ fn fresh_uuid() -> Result<[u8; 16]> {
     Ok(uuid)
 }
 
+fn read_machine(path: &Path) -> Result<MachineFile> {
+    MachineFile::from_toml(&read_text(path)?)
+        .with_context(|| format!("{} is no machine file", path.display()))
+}
+
+/// The machine of a machine file.
+pub fn machine_file(path: &Path, host: &HostConfig) -> Result<MachineConfig> {
+    resolve(&read_machine(path)?, host)
+}
+
 /// The machine: from its file, or from options.
 pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig> {
     let mut file = match &options.machine {
-        Some(path) => MachineFile::from_toml(&read_text(path)?)
-            .with_context(|| format!("{} is no machine file", path.display()))?,
+        Some(path) => read_machine(path)?,
         None => MachineFile {
             name: options.name.clone(),
             memory: options.memory.clone(),
@@ -113,6 +122,10 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
             file.devices.push(DeviceFile::Net { id: format!("net{index}"), mac: None });
         }
     }
+    resolve(&file, host)
+}
+
+fn resolve(file: &MachineFile, host: &HostConfig) -> Result<MachineConfig> {
     let sectors = |id: &str| {
         let path = &host.disk.get(id)?.path;
         FileDisk::open(path, true).ok().map(|disk| disk.sectors())

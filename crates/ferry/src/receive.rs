@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use migration::{Cancel, MigrationError, Ownership, Received, Settings, Silent, Standing};
 use transport::{Address, Listener};
 use vmm::{Endpoints, VmTarget};
 
 use crate::arbiter::Chosen;
-use crate::cli::ReceiveOptions;
+use crate::cli::{Peer, ReceiveOptions};
 use crate::confinement;
+use crate::foreign;
 use crate::options::{self, Outputs};
 use crate::recovery;
 use crate::running::{self, Listening};
@@ -22,6 +23,11 @@ use crate::secure::{self, Guard};
 pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     if let Some(vm) = &options.recover {
         return recovery::recover(vm, &options.address);
+    }
+    match (options.from, &options.machine) {
+        (Peer::Qemu, Some(file)) => return foreign::receive(options, file),
+        (Peer::Ferry, None) => {}
+        _ => bail!("--machine goes with --from qemu: from Ferry the machine comes in the stream"),
     }
     let address: Address = options.address.parse()?;
     if !address.is_two_way() {
@@ -53,6 +59,9 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
 
 /// `ferry restore ADDRESS`.
 pub fn restore(options: &ReceiveOptions) -> Result<ExitCode> {
+    if let (Peer::Qemu, Some(file)) = (options.from, &options.machine) {
+        return foreign::receive(options, file);
+    }
     take(options, &options.address.parse()?)
 }
 
@@ -75,10 +84,11 @@ fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
     finish(received, target, &keyboard, ownership, None)
 }
 
-type Keyboard = Arc<Mutex<Result<Option<String>>>>;
+/// How the keyboard's device was found, once it is known.
+pub type Keyboard = Arc<Mutex<Result<Option<String>>>>;
 
 /// A target that opens its outputs once it knows the machine.
-fn target(options: &ReceiveOptions) -> Result<(VmTarget, Keyboard)> {
+pub fn target(options: &ReceiveOptions) -> Result<(VmTarget, Keyboard)> {
     let host = options::host(&options.host, &[])?;
     let outputs = Outputs::new(&options.host, &host)?;
     let keyboard: Keyboard = Arc::new(Mutex::new(Ok(None)));
@@ -94,7 +104,8 @@ fn target(options: &ReceiveOptions) -> Result<(VmTarget, Keyboard)> {
     Ok((target, keyboard))
 }
 
-fn finish(
+/// Goes on with a machine that has arrived, to its end.
+pub fn finish(
     received: Result<Received, MigrationError>,
     target: VmTarget,
     keyboard: &Keyboard,
