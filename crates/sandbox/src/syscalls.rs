@@ -33,6 +33,7 @@ const ALLOWED: &[c_long] = &[
     SYS_fdatasync,
     SYS_sync_file_range,
     SYS_fallocate,
+    SYS_fadvise64,
     SYS_ftruncate,
     SYS_copy_file_range,
     SYS_fcntl,

@@ -368,22 +368,29 @@ fn a_file_is_a_disk() {
     std::fs::write(&path, vec![3; 4 * 512 + 100]).unwrap();
     let mut disk = FileDisk::open(&path, false).unwrap();
     assert_eq!(disk.sectors(), 4);
+    let mut sector = [0; 512];
+    assert!(disk.read_at(0, &mut sector).is_err(), "it is not this process's yet");
+    assert!(disk.write_at(0, &sector).is_err());
     disk.lock().unwrap();
     disk.write_at(512, &[8; 512]).unwrap();
     disk.flush().unwrap();
     let mut reader = FileDisk::open(&path, true).unwrap();
     let refused = reader.lock().unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
-    let mut sector = [0; 512];
+    disk.unlock().unwrap();
+    assert!(disk.write_at(512, &sector).is_err(), "it was given back");
+    reader.lock().unwrap();
     reader.read_at(512, &mut sector).unwrap();
     assert_eq!(sector, [8; 512]);
     assert!(reader.write_at(0, &sector).is_err());
-    disk.unlock().unwrap();
-    reader.lock().unwrap();
     let mut other = FileDisk::open(&path, true).unwrap();
     other.lock().unwrap();
     assert!(disk.lock().is_err());
     assert!(reader.read_at(4 * 512, &mut sector).is_err(), "past the end");
+    drop((reader, other));
+    std::fs::write(&path, vec![3; 5 * 512]).unwrap();
+    let changed = disk.lock().unwrap_err();
+    assert_eq!(changed.to_string(), "it has 5 sectors, and had 4");
     std::fs::remove_file(&path).unwrap();
 }
 
