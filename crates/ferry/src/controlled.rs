@@ -9,7 +9,7 @@ use control::{Controlled, MigrateSettings, OwnerReport, ProgressReport, Status, 
 use machine::format_uuid;
 use migration::{
     Cancel, Failure, Filling, MigrationError, MigrationSource, Observer, Outcome, Ownership,
-    PostCopy, Progress, Served, Serving, Settled, Standing, Word,
+    PostCopy, Progress, Served, Serving, Settled, Standing, Witness, Word,
 };
 use transport::{Address, Listener};
 use vmm::{Vm, VmState};
@@ -30,6 +30,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 pub struct ControlledVm {
     vm: Vm,
     ownership: Mutex<Ownership>,
+    /// The record can be asked for whatever is done with the ownership meanwhile.
+    witness: Mutex<Witness>,
     moving: Mutex<()>,
     /// Ends the migration that is under way.
     cancel: Mutex<Cancel>,
@@ -70,6 +72,7 @@ impl ControlledVm {
     pub fn new(vm: Vm, ownership: Ownership) -> Arc<Self> {
         Arc::new_cyclic(|itself| Self {
             vm,
+            witness: Mutex::new(ownership.witness()),
             ownership: Mutex::new(ownership),
             moving: Mutex::new(()),
             cancel: Mutex::default(),
@@ -434,19 +437,18 @@ impl Controlled for ControlledVm {
     }
 
     fn owner(&self) -> OwnerReport {
-        // While a migration runs it has the record.
-        let vm = format_uuid(&self.vm.config().uuid);
-        let unconfirmed = self.doubt.load(Ordering::Acquire);
-        let Ok(mut ownership) = self.ownership.try_lock() else {
-            let record = Some("a migration is under way".to_owned());
-            return OwnerReport { vm, process: String::new(), place: None, record, unconfirmed };
-        };
-        let record = match ownership.read() {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = match witness.read() {
             Ok(record) => record.map(|record| record.to_string()),
             Err(error) => Some(sentence(error.as_ref())),
         };
-        let (process, place) = (ownership.me().to_string(), ownership.place());
-        OwnerReport { vm, process, place, record, unconfirmed }
+        OwnerReport {
+            vm: format_uuid(&self.vm.config().uuid),
+            process: witness.me().to_string(),
+            place: witness.place(),
+            record,
+            unconfirmed: self.doubt.load(Ordering::Acquire),
+        }
     }
 
     fn resolve(&self, run_here: bool) -> Result<bool, String> {

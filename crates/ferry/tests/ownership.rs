@@ -98,6 +98,25 @@ fn the_record_follows(accel: &'static str) {
 }
 
 #[test]
+fn the_record_can_be_asked_for_while_the_machine_is_being_moved() {
+    let (here, there) = (Host::new("asked-here"), Host::new("asked-there"));
+    let disk = disk(&here);
+    let mut source = here.start(&here.run(&["--disk", &disk]));
+    source.round();
+    let process = owner(&here, "vm", "process");
+    let (_receiver, address) = there.receiver(&["--disk", &disk]);
+    // At this rate it takes a minute.
+    let _moving = here.start(&["migrate", "vm", &address, "--bandwidth", "16K"]);
+    until("a migration", || {
+        text(&here.ferry(&["resolve", "vm", "--gone"])).contains("a migration is under way")
+    });
+    assert_eq!(owner(&here, "vm", "process"), process);
+    let record = owner(&here, "vm", "record");
+    assert!(record.starts_with("owned by") && record.contains(&process), "{record}");
+    assert!(owner(&here, "vm", "kept in").ends_with("disk.img.ferry"));
+}
+
+#[test]
 fn a_machine_that_was_given_away_out_of_reach_is_not_started_again() {
     let (here, there) = (Host::new("away-here"), Host::new("away-there"));
     let (near, far) = (disk(&here), disk(&there));

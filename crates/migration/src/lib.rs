@@ -38,7 +38,7 @@ mod time;
 #[cfg(test)]
 extern crate self as migration;
 
-pub use arbiter::Ownership;
+pub use arbiter::{Ownership, Witness};
 pub use cancel::Cancel;
 pub use convergence::{NotConverging, RoundStats};
 pub use destination::{Filling, ForeignWay, receive, receive_foreign, restore_from};

@@ -438,6 +438,18 @@ impl Arbiter for EtcdArbiter {
         self.host.clone()
     }
 
+    fn another(&self) -> Box<dyn Arbiter> {
+        let Self { vm, client, address, here, host, lease: _ } = self;
+        Box::new(Self {
+            vm: *vm,
+            client: client.clone(),
+            address: address.clone(),
+            here: here.without_hold(),
+            host: host.clone(),
+            lease: None,
+        })
+    }
+
     fn place(&self) -> String {
         format!("{} {}", self.address, self.name("owner"))
     }

@@ -72,6 +72,12 @@ impl FileArbiter {
         Ok(Self { vm, path, held: None, removed_when_free: true })
     }
 
+    /// The same record, of which nothing is held.
+    pub(super) fn without_hold(&self) -> Self {
+        let Self { vm, path, held: _, removed_when_free } = self;
+        Self { vm: *vm, path: path.clone(), held: None, removed_when_free: *removed_when_free }
+    }
+
     /// Where the record is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -234,6 +240,10 @@ impl Arbiter for FileArbiter {
             let _ = fs::remove_file(&self.path);
             let _ = fs::remove_file(self.lock_path());
         }
+    }
+
+    fn another(&self) -> Box<dyn Arbiter> {
+        Box::new(self.without_hold())
     }
 
     fn place(&self) -> String {

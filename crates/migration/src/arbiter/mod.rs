@@ -15,7 +15,7 @@ mod ownership;
 pub use etcd::EtcdArbiter;
 pub use file::FileArbiter;
 pub(crate) use ownership::Prepared;
-pub use ownership::{Ownership, OwnershipError};
+pub use ownership::{Ownership, OwnershipError, Witness};
 
 use crate::handover::{Record, VmId};
 use crate::migratable::Cause;
@@ -87,6 +87,9 @@ pub trait Arbiter: Send {
     fn host(&self) -> String {
         host_name(&[])
     }
+
+    /// A further handle on the same record, which holds nothing.
+    fn another(&self) -> Box<dyn Arbiter>;
 
     /// Where the record is kept, for people.
     fn place(&self) -> String;

@@ -162,12 +162,13 @@ impl Ownership {
         self.undecided.as_ref().is_some_and(SourceMachine::is_in_dispute)
     }
 
-    /// Where the record is kept, if it is.
-    pub fn place(&self) -> Option<String> {
-        match &self.keeper {
-            Keeper::Known(arbiter) => Some(arbiter.place()),
+    /// Who can be asked about the record while a migration has this.
+    pub fn witness(&self) -> Witness {
+        let arbiter = match &self.keeper {
+            Keeper::Known(arbiter) => Some(arbiter.another()),
             Keeper::None | Keeper::Later(_) => None,
-        }
+        };
+        Witness { me: self.me.clone(), arbiter }
     }
 
     /// What the record says now.
@@ -277,6 +278,38 @@ impl Ownership {
         };
         self.let_go();
         result
+    }
+}
+
+/// Says what the record says, and changes nothing.
+pub struct Witness {
+    me: OwnerId,
+    arbiter: Option<Box<dyn Arbiter>>,
+}
+
+impl Witness {
+    /// Who this process is.
+    pub fn me(&self) -> &OwnerId {
+        &self.me
+    }
+
+    /// Where the record is kept, if it is.
+    pub fn place(&self) -> Option<String> {
+        self.arbiter.as_ref().map(|arbiter| arbiter.place())
+    }
+
+    /// What the record says now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(&mut self) -> Result<Option<Record>, Cause> {
+        self.arbiter.as_mut().map_or(Ok(None), |arbiter| arbiter.read())
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} in {:?}", self.me, self.place())
     }
 }
 

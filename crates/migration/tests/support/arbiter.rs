@@ -104,6 +104,10 @@ impl Arbiter for Keeper {
 
     fn let_go(&mut self) {}
 
+    fn another(&self) -> Box<dyn Arbiter> {
+        Box::new(self.clone())
+    }
+
     fn place(&self) -> String {
         "memory".to_owned()
     }
