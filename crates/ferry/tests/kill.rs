@@ -1,4 +1,4 @@
-//! Processes that are killed or stopped, and storage that is full, at random moments of a move:
+//! Processes that are killed or stopped, and storage or an etcd that is full, at random moments of a move:
 //! never two guests, never none after the documented recovery, and the disk holds what it must.
 //!
 //! `FERRY_KILL_RUNS` says how often (a few by default), `FERRY_KILL_SEED` where the random numbers
@@ -80,6 +80,8 @@ enum Victim {
     Etcd,
     /// The file system that the record is on is full for a while.
     Storage,
+    /// etcd's database is.
+    EtcdStorage,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,15 +98,26 @@ impl Case {
         let victim = match random.below(8) {
             0..=2 => Victim::Source,
             3..=5 => Victim::Destination,
-            _ if etcd => Victim::Etcd,
+            6 if etcd => Victim::Etcd,
+            _ if etcd => Victim::EtcdStorage,
             _ if storage => Victim::Storage,
             _ => Victim::Destination,
         };
         let at = move_takes.mul_f64(random.below(1300) as f64 / 1000.0);
-        let stops = victim == Victim::Storage || random.below(3) == 0;
+        let full = matches!(victim, Victim::Storage | Victim::EtcdStorage);
+        let stops = full || random.below(3) == 0;
         // Some for longer than what is taken for silence.
         let length = Duration::from_millis(50 + random.below(2500));
         Self { victim, at, stopped_for: stops.then_some(length) }
+    }
+
+    /// What is done, without the times.
+    fn name(&self) -> String {
+        match (self.victim, self.stopped_for) {
+            (Victim::Storage | Victim::EtcdStorage, _) => format!("{:?} full", self.victim),
+            (_, Some(_)) => format!("{:?} stopped", self.victim),
+            (_, None) => format!("{:?} killed", self.victim),
+        }
     }
 }
 
@@ -335,8 +348,8 @@ fn record(host: &Host, what: &str, arbiter: &[&str]) -> String {
     found.unwrap_or_else(|| panic!("{said}")).trim().to_owned()
 }
 
-/// One move with one failure; says how it ended.
-fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> &'static str {
+/// One move with one failure; says which, and how it ended.
+fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference) -> String {
     let mut random = Random(seed);
     let uuid = uuid(seed);
     let name = |side| format!("kill-{}-{seed}-{side}", guest.accel);
@@ -373,13 +386,14 @@ fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference)
         Victim::Source => Some(source.child.id()),
         Victim::Destination => Some(receiver.child.id()),
         Victim::Etcd => etcd.as_ref().map(|etcd| etcd.id()),
-        Victim::Storage => None,
+        Victim::Storage | Victim::EtcdStorage => None,
     };
     match (victim, case.stopped_for) {
         (None, length) => {
-            small.fill();
+            let full = etcd.as_deref().filter(|_| case.victim == Victim::EtcdStorage);
+            full.map_or_else(|| small.fill(), Etcd::fill);
             thread::sleep(length.unwrap_or_default());
-            small.empty();
+            full.map_or_else(|| small.empty(), Etcd::empty);
         }
         (Some(victim), Some(length)) => {
             signal(victim, "STOP");
@@ -389,7 +403,7 @@ fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference)
         (Some(_), None) => match case.victim {
             Victim::Source => source.signal("KILL"),
             Victim::Destination => receiver.signal("KILL"),
-            Victim::Etcd | Victim::Storage => {
+            Victim::Etcd | Victim::Storage | Victim::EtcdStorage => {
                 let etcd = etcd.as_mut().expect("it is the victim");
                 etcd.kill();
                 thread::sleep(Duration::from_millis(random.below(1500)));
@@ -456,7 +470,7 @@ fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference)
         }
     };
     assert_eq!(digest(&disk_path), reference.digest, "{what}: {end}, and the disk is wrong");
-    end
+    format!("{}: {end}", case.name())
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -468,7 +482,7 @@ fn survives(guest: &Guest, name: &str, runs: u64) {
     let first = number("FERRY_KILL_SEED", 1);
     let reference = reference(guest, name);
     let mut etcd = Etcd::start(&format!("kill-{name}"));
-    let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut ends: BTreeMap<String, u32> = BTreeMap::new();
     for seed in first..first + runs {
         let end = match &mut etcd {
             Some(etcd) if seed % 2 == 0 => one(guest, seed, Some(etcd), &reference),
@@ -476,7 +490,7 @@ fn survives(guest: &Guest, name: &str, runs: u64) {
         };
         *ends.entry(end).or_default() += 1;
     }
-    println!("{name}: {runs} runs, a move takes {:?}: {ends:?}", reference.move_takes);
+    println!("{name}: {runs} runs, a move takes {:?}: {ends:#?}", reference.move_takes);
     assert_eq!(u64::from(ends.values().sum::<u32>()), runs);
 }
 

@@ -1,7 +1,8 @@
-//! A real etcd on loopback, with a folder of its own, that can be killed, stopped and restarted.
+//! A real etcd on loopback, with a folder of its own, that can be killed, stopped, restarted and
+//! out of space.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -76,6 +77,32 @@ impl Etcd {
         self.wait();
     }
 
+    /// Puts it into the state in which its database has no space left: reading goes on, and whatever
+    /// stores is refused until [`Self::empty`].
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn fill(&self) {
+        self.alarm("ACTIVATE");
+    }
+
+    /// It has space again.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn empty(&self) {
+        self.alarm("DEACTIVATE");
+    }
+
+    fn alarm(&self, action: &str) {
+        let body = format!("{{\"action\":\"{action}\",\"alarm\":\"NOSPACE\"}}");
+        let length = body.len();
+        let answer = self.ask(&format!(
+            "POST /v3/maintenance/alarm HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        assert!(answer.as_ref().is_ok_and(|answer| answer.contains("\"NOSPACE\"")), "{answer:?}");
+    }
+
     fn wait(&self) {
         let started = Instant::now();
         while !self.is_healthy().unwrap_or(false) {
@@ -84,13 +111,18 @@ impl Etcd {
         }
     }
 
-    fn is_healthy(&self) -> std::io::Result<bool> {
+    fn is_healthy(&self) -> io::Result<bool> {
+        Ok(self.ask("GET /health HTTP/1.0\r\n\r\n")?.contains("\"health\":\"true\""))
+    }
+
+    /// Sends a request, and gives all that is answered.
+    fn ask(&self, request: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.client)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        Ok(answer.contains("\"health\":\"true\""))
+        Ok(answer)
     }
 }
 
