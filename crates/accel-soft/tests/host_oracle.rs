@@ -21,6 +21,13 @@ fn is_elsewhere(code: Code) -> bool {
     let info = code.op_code();
     info.is_privileged()
         || code.flow_control() != FlowControl::Next
+        // PREFETCH and PREFETCHW of a register: AMD's processors refuse it, Intel's do not.
+        || matches!(
+            code,
+            Code::Reservednop_rm16_r16_0F0D
+                | Code::Reservednop_rm32_r32_0F0D
+                | Code::Reservednop_rm64_r64_0F0D
+        )
         || matches!(
             code.mnemonic(),
             Mnemonic::Wait
