@@ -160,6 +160,7 @@ pub(crate) fn missing_features(model: &CpuModel) -> Result<Vec<String>, KvmError
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
     let vcpu = vm.create_vcpu(0).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
     let mut reasons = unsupported(&kvm, &vcpu, model)?;
+    reasons.extend(beyond_cpuid(model).into_iter().map(str::to_owned));
     let topology = Topology { apic_id: 0, count: 1 };
     let entries = entries(model, topology)?;
     vcpu.set_cpuid2(&entries).map_err(KvmError::call("KVM_SET_CPUID2"))?;
@@ -167,6 +168,18 @@ pub(crate) fn missing_features(model: &CpuModel) -> Result<Vec<String>, KvmError
         note(&mut reasons, reason);
     }
     Ok(reasons)
+}
+
+/// What of a model's promises KVM cannot keep on any host, however its CPUID looks.
+fn beyond_cpuid(model: &CpuModel) -> Vec<&'static str> {
+    let mut reasons = Vec::new();
+    if model.shows_svm() {
+        reasons.push("svm cannot be shown and be turned off");
+    }
+    if model.ignores_unknown_msrs() {
+        reasons.push("unknown model-specific registers raise #GP");
+    }
+    reasons
 }
 
 /// Tells a scratch vCPU these leaves and returns what its guest would see.
@@ -273,6 +286,15 @@ mod tests {
         reasons.clear();
         compare(7, 0, leaf(0, 0, 0, 0), leaf(0, 1 << 6, 1 << 4, 0), &mut reasons);
         assert_eq!(reasons, ["bit fdp_excptn_only cannot be masked"]);
+    }
+
+    #[test]
+    fn qemus_models_promise_what_kvm_does_not_keep() {
+        assert!(beyond_cpuid(CpuModel::find("qemu64").unwrap()).is_empty());
+        assert_eq!(
+            beyond_cpuid(CpuModel::find_of_qemu("qemu64").unwrap()),
+            ["svm cannot be shown and be turned off", "unknown model-specific registers raise #GP"]
+        );
     }
 
     #[test]

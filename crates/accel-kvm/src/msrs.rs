@@ -6,8 +6,6 @@ use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, Vc
 
 use crate::KvmError;
 
-const RDTSCP: Feature = Feature { name: "rdtscp", leaf: 0x8000_0001, register: 3, bit: 27 };
-const RDPID: Feature = Feature { name: "rdpid", leaf: 7, register: 2, bit: 22 };
 const HAS_TSC_ADJUST: Feature = Feature { name: "tsc_adjust", leaf: 7, register: 1, bit: 1 };
 const HAS_TSC_DEADLINE: Feature = Feature { name: "tsc_deadline", leaf: 1, register: 2, bit: 24 };
 
@@ -23,7 +21,7 @@ pub(crate) struct Offered {
 impl Offered {
     pub(crate) fn by(model: &CpuModel) -> Self {
         Self {
-            tsc_aux: model.has(&RDTSCP) || model.has(&RDPID),
+            tsc_aux: model.has_tsc_aux(),
             tsc_adjust: model.has(&HAS_TSC_ADJUST),
             tsc_deadline: model.has(&HAS_TSC_DEADLINE),
         }
@@ -95,11 +93,13 @@ fn each(offered: Offered, state: &mut CpuState, mut visit: impl FnMut(u32, &mut 
     }
 }
 
-/// The registers that read the same under every model, whatever is written to them.
-const CONSTANT: [(u32, u64); 2] = [
-    (msr::MICROCODE_REVISION, msr::MICROCODE_REVISION_VALUE),
-    (msr::MTRR_CAPABILITIES, msr::MTRR_CAPABILITIES_VALUE),
-];
+/// The registers that always read the same, whatever is written to them.
+fn constants(model: &CpuModel) -> [(u32, u64); 2] {
+    [
+        (msr::MICROCODE_REVISION, model.microcode_revision()),
+        (msr::MTRR_CAPABILITIES, msr::MTRR_CAPABILITIES_VALUE),
+    ]
+}
 /// What else the software CPU lets a guest reach, and the state has elsewhere or not at all.
 const ELSEWHERE: [u32; 8] = [
     msr::TSC,
@@ -120,7 +120,7 @@ const RANGES: [(u32, u32); 4] =
 pub(crate) fn confine(vm: &VmFd, model: &CpuModel) -> Result<(), KvmError> {
     let offered = Offered::by(model);
     let mut allowed: Vec<u32> = ELSEWHERE.to_vec();
-    allowed.extend(CONSTANT.map(|(number, _)| number));
+    allowed.extend(constants(model).map(|(number, _)| number));
     each(offered, &mut CpuState::at_reset(model, 0), |number, _| allowed.push(number));
     if offered.tsc_deadline {
         allowed.push(msr::TSC_DEADLINE);
@@ -149,8 +149,8 @@ pub(crate) fn confine(vm: &VmFd, model: &CpuModel) -> Result<(), KvmError> {
 }
 
 /// Sets the registers that never change, where the host has another value by itself.
-pub(crate) fn set_constants(vcpu: &VcpuFd) -> Result<(), KvmError> {
-    for (number, value) in CONSTANT {
+pub(crate) fn set_constants(vcpu: &VcpuFd, model: &CpuModel) -> Result<(), KvmError> {
+    for (number, value) in constants(model) {
         if read(vcpu, number)? != value {
             write(vcpu, number, value)?;
         }

@@ -79,7 +79,7 @@ impl KvmVcpu {
         if shared.capabilities.msr_filter {
             msrs::confine(&shared.vm, model)?;
         }
-        msrs::set_constants(&fd)?;
+        msrs::set_constants(&fd, model)?;
         calls::set_up_machine_check(&fd, model.machine_check_capabilities())?;
         let frequency = *shared.tsc();
         if frequency.is_scaled() {

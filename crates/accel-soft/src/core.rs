@@ -469,8 +469,8 @@ impl Core {
         if let Err(invalid) = state.check() {
             return refuse(&invalid.to_string());
         }
-        if state.xcr0 != 1 {
-            return refuse("xcr0 names more than the x87 unit");
+        if let Err(reason) = state.check_model(self.model) {
+            return refuse(&reason);
         }
         if let Some(component) = state.components.first() {
             return refuse(&format!(
@@ -480,10 +480,6 @@ impl Core {
         }
         if state.rflags & f::VM != 0 {
             return refuse("virtual-8086 mode is not offered");
-        }
-        let banks = self.model.machine_check_capabilities() & 0xff;
-        if state.msrs.machine_check_banks.len() as u64 != banks {
-            return refuse("the machine-check banks are not the model's");
         }
         Ok(())
     }

@@ -107,5 +107,7 @@ pub const EFER_SCE: u64 = 1 << 0;
 pub const EFER_LME: u64 = 1 << 8;
 /// Long mode active.
 pub const EFER_LMA: u64 = 1 << 10;
+/// Secure virtual machines enabled (AMD).
+pub const EFER_SVME: u64 = 1 << 12;
 /// No-execute pages enabled.
 pub const EFER_NXE: u64 = 1 << 11;

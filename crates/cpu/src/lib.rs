@@ -8,12 +8,13 @@ mod feature;
 pub mod flags;
 mod model;
 pub mod msr;
+mod offered;
 mod reset;
 mod state;
 
 pub use accelerator::{AcceleratorError, Bus, Exit, GeneralProtection, Ran, Signal, Vcpu};
 pub use feature::{FEATURES, Feature, feature_name};
-pub use model::{CpuModel, CpuidLeaf, ListedLeaf, MODELS, Topology};
+pub use model::{CpuModel, CpuidLeaf, ListedLeaf, MODELS, QEMU_MODELS, Topology};
 pub use state::{
     Activity, CpuState, DescriptorTable, InterruptShadow, MachineCheckBank, Msrs, MtrrRange,
     PendingEvent, Segment, SseState, X87State, XsaveComponent,

@@ -1,6 +1,10 @@
 //! Named CPU models: what CPUID says, the same whichever accelerator runs the guest.
 
-use crate::Feature;
+mod named;
+
+pub use named::{MODELS, QEMU_MODELS};
+
+use crate::{Feature, msr};
 
 /// The registers that CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +28,41 @@ const fn leaf(eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidLeaf {
 pub struct Topology {
     /// This vCPU's local APIC id.
     pub apic_id: u32,
-    /// How many vCPUs there are; each is a socket of its own.
+    /// How many vCPUs there are. The model says how they are arranged.
     pub count: u32,
+}
+
+/// What several vCPUs are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrangement {
+    /// Each is a package of its own.
+    Packages,
+    /// They are the cores of one package.
+    Cores,
+}
+
+impl Arrangement {
+    /// Cores of a package.
+    fn cores(self, topology: Topology) -> u32 {
+        match self {
+            Self::Packages => 1,
+            Self::Cores => topology.count.max(1),
+        }
+    }
+
+    /// Bits of a local APIC id that tell the cores of a package apart.
+    fn core_bits(self, topology: Topology) -> u32 {
+        self.cores(topology).next_power_of_two().trailing_zeros()
+    }
+
+    /// Leaf 0xb: each core has one thread.
+    fn leaf(self, index: u32, topology: Topology) -> CpuidLeaf {
+        match index {
+            0 => leaf(0, 1, 1 << 8, topology.apic_id),
+            1 => leaf(self.core_bits(topology), self.cores(topology), 2 << 8 | 1, topology.apic_id),
+            _ => leaf(0, 0, index & 0xff, topology.apic_id),
+        }
+    }
 }
 
 /// One leaf of a model that is given as a list.
@@ -54,56 +91,37 @@ pub struct CpuModel {
     highest_leaf: u32,
     highest_extended: u32,
     machine_check: u64,
+    microcode: u64,
+    arrangement: Arrangement,
+    ignores_unknown_msrs: bool,
     /// What CPUID says where it is not worked out from the fields above: a model of this host.
     listed: Option<&'static [ListedLeaf]>,
-}
-
-const fn bits(list: &[u8]) -> u32 {
-    let mut value = 0;
-    let mut index = 0;
-    while index < list.len() {
-        value |= 1 << list[index];
-        index += 1;
-    }
-    value
 }
 
 const HYPERVISOR: u8 = 31;
 const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 /// Bits of leaf 1 EDX that AMD repeats in leaf 0x80000001 EDX (AMD APM volume 3, appendix D).
 const AMD_ALIASES: u32 = 0x0183_f3ff;
+/// Bit of leaf 1 EDX: the package has more than one logical processor.
+const HTT: u32 = 1 << 28;
+/// Bit of leaf 0x80000001 ECX of an AMD processor: they are cores, not threads.
+const CMP_LEGACY: u32 = 1 << 1;
+/// Bit of leaf 0x80000001 ECX: secure virtual machines.
+const SVM: u32 = 1 << 2;
 
-/// What `qemu64` says of its hypervisor in leaf 0x40000000: part of the model, since guests see it.
+/// What a named model says of its hypervisor in leaf 0x40000000: part of the model, since guests
+/// see it.
 const HYPERVISOR_NAME: [u8; 12] = *b"TCGTCGTCGTCG";
 
-/// Every model that Ferry knows.
-pub const MODELS: &[CpuModel] = &[QEMU64];
-
-/// `qemu64` as QEMU 7.2 reports it, without SVM, which neither accelerator nests.
-const QEMU64: CpuModel = CpuModel {
-    name: "qemu64",
-    vendor: *b"AuthenticAMD",
-    brand: "QEMU Virtual CPU version 2.5+",
-    // Family 15, model 107, stepping 1.
-    signature: 0x0006_0fb1,
-    features_edx: bits(&[
-        0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26,
-    ]),
-    features_ecx: bits(&[0, 13]),
-    extended_edx: bits(&[11, 20, 29]),
-    extended_ecx: bits(&[0]),
-    physical_bits: 40,
-    highest_leaf: 0xd,
-    highest_extended: 0x8000_000a,
-    // Ten banks, MCG_CTL present, software error recovery not offered.
-    machine_check: 10 | 1 << 8,
-    listed: None,
-};
-
 impl CpuModel {
-    /// The model of this name.
+    /// The model of this name in a machine of Ferry's own.
     pub fn find(name: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// The model of this name as QEMU's own machines have it.
+    pub fn find_of_qemu(name: &str) -> Option<&'static Self> {
+        QEMU_MODELS.iter().find(|model| model.name == name)
     }
 
     /// A model that says what a list says, such as one made from what a host offers. Leaves 1, 0xb
@@ -136,6 +154,9 @@ impl CpuModel {
             highest_leaf: basic.eax,
             highest_extended: extended.eax,
             machine_check,
+            microcode: msr::MICROCODE_REVISION_OF_AMD,
+            arrangement: Arrangement::Packages,
+            ignores_unknown_msrs: false,
             listed: Some(leaves),
         }
     }
@@ -160,6 +181,33 @@ impl CpuModel {
         self.machine_check
     }
 
+    /// What the register of the microcode's revision reads as.
+    pub fn microcode_revision(&self) -> u64 {
+        self.microcode
+    }
+
+    /// True if a model-specific register that is not known reads as zero and takes every value, as
+    /// QEMU has it, instead of raising #GP.
+    pub fn ignores_unknown_msrs(&self) -> bool {
+        self.ignores_unknown_msrs
+    }
+
+    /// MSR_CORE_THREAD_COUNT: cores of the package in the upper half, threads in the lower.
+    pub fn core_thread_count(&self, topology: Topology) -> u64 {
+        let cores = u64::from(self.arrangement.cores(topology));
+        cores << 16 | cores
+    }
+
+    /// True if CPUID shows SVM. It is turned off all the same ([`msr::VM_CONTROL_VALUE`]).
+    pub fn shows_svm(&self) -> bool {
+        self.extended_ecx & SVM != 0
+    }
+
+    /// True if the processor is one of Intel's.
+    pub fn is_intel(&self) -> bool {
+        self.vendor == named::INTEL
+    }
+
     /// True if the model reports this feature.
     pub fn has(&self, feature: &Feature) -> bool {
         let leaf = self.cpuid(feature.leaf, 0, Topology { apic_id: 0, count: 1 });
@@ -172,8 +220,10 @@ impl CpuModel {
     pub fn cpuid(&self, function: u32, index: u32, topology: Topology) -> CpuidLeaf {
         let mut function = function;
         // Leaves past the highest answer as the highest basic one does (Intel SDM volume 2, CPUID).
-        if function & 0xf000_0000 == 0x4000_0000 {
-            // The hypervisor range has only its first leaf.
+        if function & 0xf000_0000 == HYPERVISOR_LEAF {
+            if self.listed.is_none() && function > HYPERVISOR_LEAF + 1 {
+                function = self.highest_leaf;
+            }
         } else if function >= 0x8000_0000 {
             if function > self.highest_extended {
                 function = self.highest_leaf;
@@ -189,27 +239,60 @@ impl CpuModel {
         };
         let vendor = |range| word(&self.vendor, range);
         let hypervisor = |range| word(&HYPERVISOR_NAME, range);
+        let cores = self.arrangement.cores(topology);
         match function {
             0 => leaf(self.highest_leaf, vendor(0..4), vendor(8..12), vendor(4..8)),
             1 => {
-                // CLFLUSH line of 64 bytes; each vCPU is a package with one logical processor.
-                let ebx = topology.apic_id << 24 | 8 << 8;
-                leaf(self.signature, ebx, self.features_ecx | 1 << HYPERVISOR, self.features_edx)
+                // CLFLUSH line of 64 bytes.
+                let mut ebx = topology.apic_id << 24 | 8 << 8;
+                let mut edx = self.features_edx;
+                if cores > 1 {
+                    ebx |= cores << 16;
+                    edx |= HTT;
+                }
+                leaf(self.signature, ebx, self.features_ecx | 1 << HYPERVISOR, edx)
             }
+            2 if self.is_intel() => leaf(1, 0, 0x4d, 0x002c_307d),
+            4 if self.is_intel() => self.cache_leaf(index, topology),
             5 => leaf(0, 0, 3, 0),
-            0xb => topology_leaf(index, topology),
-            0x4000_0000 => leaf(0x4000_0001, hypervisor(0..4), hypervisor(4..8), hypervisor(8..12)),
+            0xb => self.arrangement.leaf(index, topology),
+            HYPERVISOR_LEAF => {
+                leaf(HYPERVISOR_LEAF + 1, hypervisor(0..4), hypervisor(4..8), hypervisor(8..12))
+            }
             0x8000_0000 => leaf(self.highest_extended, vendor(0..4), vendor(8..12), vendor(4..8)),
-            0x8000_0001 => leaf(
-                self.signature,
-                0,
-                self.extended_ecx,
-                self.extended_edx | self.features_edx & AMD_ALIASES,
-            ),
+            0x8000_0001 => {
+                let (mut ecx, mut edx) = (self.extended_ecx, self.extended_edx);
+                if !self.is_intel() {
+                    edx |= self.features_edx & AMD_ALIASES;
+                    if cores > 1 {
+                        ecx |= CMP_LEGACY;
+                    }
+                }
+                leaf(self.signature, 0, ecx, edx)
+            }
             0x8000_0002..=0x8000_0004 => self.brand_leaf(function - 0x8000_0002),
             0x8000_0005 => leaf(0x01ff_01ff, 0x01ff_01ff, 0x4002_0140, 0x4002_0140),
             0x8000_0006 => leaf(0, 0x4200_4200, 0x0200_8140, 0x0080_8140),
-            0x8000_0008 => leaf(u32::from(self.physical_bits) | 48 << 8, 0, 0, 0),
+            0x8000_0008 => {
+                let ecx = self.arrangement.core_bits(topology) << 12 | (cores - 1);
+                leaf(u32::from(self.physical_bits) | 48 << 8, 0, ecx, 0)
+            }
+            // Revision 1, sixteen address spaces, no extension.
+            0x8000_000a if self.shows_svm() => leaf(1, 16, 0, 0),
+            _ => CpuidLeaf::default(),
+        }
+    }
+
+    /// Leaf 4 of an Intel processor: first-level caches of 32 KiB, a second level of 4 MiB, and a
+    /// third of 16 MiB that the cores share (Intel SDM volume 2, CPUID).
+    fn cache_leaf(&self, index: u32, topology: Topology) -> CpuidLeaf {
+        let cores = (self.arrangement.cores(topology) - 1) << 26;
+        let shared = ((1 << self.arrangement.core_bits(topology)) - 1) << 14;
+        match index {
+            0 => leaf(cores | 0x121, 0x01c0_003f, 0x3f, 1),
+            1 => leaf(cores | 0x122, 0x01c0_003f, 0x3f, 1),
+            2 => leaf(cores | 0x143, 0x03c0_003f, 0xfff, 1),
+            3 => leaf(cores | shared | 0x163, 0x03c0_003f, 0x3fff, 6),
             _ => CpuidLeaf::default(),
         }
     }
@@ -230,8 +313,11 @@ impl CpuModel {
             .chain(0x8000_0000..=self.highest_extended);
         functions
             .flat_map(|function| {
-                let indices =
-                    if function == 0xb { vec![Some(0), Some(1), Some(2)] } else { vec![None] };
+                let indices = match function {
+                    4 if self.is_intel() => (0..5).map(Some).collect(),
+                    0xb => (0..3).map(Some).collect(),
+                    _ => vec![None],
+                };
                 indices.into_iter().map(move |index| entry(function, index))
             })
             .collect()
@@ -278,17 +364,8 @@ fn listed_leaf(leaves: &[ListedLeaf], function: u32, index: u32, topology: Topol
             let CpuidLeaf { eax, ebx, ecx, edx } = found.unwrap_or_default();
             leaf(eax, topology.apic_id << 24 | ebx & 0xff00, ecx, edx)
         }
-        0xb | 0x1f => topology_leaf(index, topology),
+        0xb | 0x1f => Arrangement::Packages.leaf(index, topology),
         _ => found.unwrap_or_default(),
-    }
-}
-
-/// Leaf 0xb: every vCPU is a package with one core and one thread.
-fn topology_leaf(index: u32, topology: Topology) -> CpuidLeaf {
-    match index {
-        0 => leaf(0, 1, 1 << 8, topology.apic_id),
-        1 => leaf(0, 1, 2 << 8 | 1, topology.apic_id),
-        _ => leaf(0, 0, index & 0xff, topology.apic_id),
     }
 }
 

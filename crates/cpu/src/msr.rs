@@ -7,8 +7,16 @@ pub const TSC: u32 = 0x10;
 pub const APIC_BASE: u32 = 0x1b;
 /// Microcode revision (Intel: BIOS_SIGN_ID; AMD: PATCH_LEVEL).
 pub const MICROCODE_REVISION: u32 = 0x8b;
-/// What it reads as under every model: the answer that guests of other monitors get.
-pub const MICROCODE_REVISION_VALUE: u64 = 0x0100_0065;
+/// What it reads as under a model of an AMD processor: the answer that guests of other monitors get.
+pub const MICROCODE_REVISION_OF_AMD: u64 = 0x0100_0065;
+/// The same of an Intel processor.
+pub const MICROCODE_REVISION_OF_INTEL: u64 = 1 << 32;
+/// Cores and threads of the package (Intel).
+pub const CORE_THREAD_COUNT: u32 = 0x35;
+/// Performance status: the present ratio of the clocks (Intel).
+pub const PERFORMANCE_STATUS: u32 = 0x198;
+/// What it reads as where it is offered.
+pub const PERFORMANCE_STATUS_VALUE: u64 = 1000 | 0x400 << 32;
 /// MTRR capabilities.
 pub const MTRR_CAPABILITIES: u32 = 0xfe;
 /// What it reads as under every model: eight variable ranges, fixed ranges, write combining.
@@ -64,3 +72,10 @@ pub const TSC_AUX: u32 = 0xc000_0103;
 pub const SYSTEM_CONFIGURATION: u32 = 0xc001_0010;
 /// AMD's interrupt-pending message: the C1E state of family 0xf, not offered.
 pub const INTERRUPT_PENDING: u32 = 0xc001_0055;
+/// AMD's switches of secure virtual machines.
+pub const VM_CONTROL: u32 = 0xc001_0114;
+/// What it reads as where CPUID shows them: firmware has turned them off (SVMDIS) and locked that
+/// (AMD APM volume 2, section 15.30.1).
+pub const VM_CONTROL_VALUE: u64 = 1 << 3 | 1 << 4;
+/// Where a secure virtual machine's host is saved.
+pub const VM_HOST_SAVE: u32 = 0xc001_0117;

@@ -35,6 +35,7 @@ pub enum MachineType {
     /// - there is neither an exit port nor an HPET;
     /// - virtio devices are a disk or an entropy source, with QEMU's features, configuration spaces
     ///   and sizes of queues;
+    /// - the named CPU models are QEMU's own, under software emulation and with `-smp N`;
     /// - time is that of the host's clock.
     ///
     /// Firmware, and what it made in memory, come with the guest: such a machine is not started

@@ -7,10 +7,10 @@
 use std::sync::OnceLock;
 
 use accel_kvm::{Capabilities, KvmAccelerator, Probe, Tier};
-use cpu::{CpuModel, MODELS};
+use cpu::{CpuModel, MODELS, QEMU_MODELS};
 use machine::{
-    AcceleratorChoice, AcceleratorOffer, CpuConfig, CpuModelOffer, Difference, HOST_MODEL,
-    MAX_CPUS, MachineConfig, TscOffer,
+    AcceleratorChoice, AcceleratorOffer, CpuModelOffer, Difference, HOST_MODEL, MAX_CPUS,
+    MachineConfig, MachineType, TscOffer,
 };
 
 /// What runs the vCPUs.
@@ -73,18 +73,29 @@ pub fn host_cpuid() -> Option<[u8; 32]> {
     accel_kvm::host_model().ok().map(CpuModel::fingerprint)
 }
 
-fn known(lacks: impl Fn(&CpuModel) -> Vec<String>) -> Vec<CpuModelOffer> {
-    MODELS
+/// The named CPU models of a machine type: QEMU's machines have more to them than a name.
+fn models(machine_type: MachineType) -> &'static [CpuModel] {
+    match machine_type {
+        MachineType::Ferry1 => MODELS,
+        MachineType::Microvm => QEMU_MODELS,
+    }
+}
+
+fn known(
+    machine_type: MachineType,
+    lacks: impl Fn(&CpuModel) -> Vec<String>,
+) -> Vec<CpuModelOffer> {
+    models(machine_type)
         .iter()
         .map(|model| CpuModelOffer { name: model.name().to_owned(), lacks: lacks(model) })
         .collect()
 }
 
-/// What an accelerator offers.
-pub(crate) fn offer(accelerator: Accelerator) -> AcceleratorOffer {
+/// What an accelerator offers to a machine of this type.
+pub(crate) fn offer(machine_type: MachineType, accelerator: Accelerator) -> AcceleratorOffer {
     match accelerator {
         Accelerator::Soft => AcceleratorOffer {
-            cpu_models: known(|_| Vec::new()),
+            cpu_models: known(machine_type, |_| Vec::new()),
             max_cpus: MAX_CPUS,
             host_cpuid: None,
             // The software CPU computes its time-stamp counter.
@@ -92,7 +103,7 @@ pub(crate) fn offer(accelerator: Accelerator) -> AcceleratorOffer {
             icount: true,
         },
         Accelerator::Kvm => AcceleratorOffer {
-            cpu_models: known(|model| {
+            cpu_models: known(machine_type, |model| {
                 KvmAccelerator::missing_features(model)
                     .unwrap_or_else(|error| vec![error.to_string()])
             }),
@@ -119,18 +130,21 @@ fn kvm_tsc() -> TscOffer {
 
 /// What of the machine an accelerator cannot keep.
 fn broken_promises(config: &MachineConfig, accelerator: Accelerator) -> Vec<String> {
-    machine::check_accelerator(config, &offer(accelerator))
+    machine::check_accelerator(config, &offer(config.machine_type, accelerator))
         .iter()
         .map(Difference::to_string)
         .collect()
 }
 
-fn model(config: &CpuConfig) -> Result<&'static CpuModel, ChoiceError> {
-    let unknown = || ChoiceError::CpuModel(config.model.clone());
-    if config.model == HOST_MODEL {
+fn model(config: &MachineConfig) -> Result<&'static CpuModel, ChoiceError> {
+    let unknown = || ChoiceError::CpuModel(config.cpus.model.clone());
+    if config.cpus.model == HOST_MODEL {
         return accel_kvm::host_model().map_err(|_| unknown());
     }
-    CpuModel::find(&config.model).ok_or_else(unknown)
+    models(config.machine_type)
+        .iter()
+        .find(|model| model.name() == config.cpus.model)
+        .ok_or_else(unknown)
 }
 
 /// Chooses the accelerator for a machine.
@@ -138,9 +152,8 @@ fn model(config: &CpuConfig) -> Result<&'static CpuModel, ChoiceError> {
 /// # Errors
 /// If the one that is wanted does not run it.
 pub fn choose(config: &MachineConfig, wanted: AcceleratorChoice) -> Result<Choice, ChoiceError> {
-    let chosen = |accelerator, reason: String| {
-        Ok(Choice { accelerator, reason, model: model(&config.cpus)? })
-    };
+    let chosen =
+        |accelerator, reason: String| Ok(Choice { accelerator, reason, model: model(config)? });
     let refused = |accelerator, reasons| Err(ChoiceError::Promises { accelerator, reasons });
     let against_soft = || broken_promises(config, Accelerator::Soft);
     match wanted {

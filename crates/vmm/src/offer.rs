@@ -45,7 +45,10 @@ pub fn host_offer(config: &MachineConfig, host: &HostConfig) -> HostOffer {
     serial_ports.insert(config.serial_id.clone());
     HostOffer {
         machine_types: MachineType::ALL.to_vec(),
-        accelerator: accelerator::offer(accelerator::candidate(config, host.accel)),
+        accelerator: accelerator::offer(
+            config.machine_type,
+            accelerator::candidate(config, host.accel),
+        ),
         memory_available_bytes: limit.min(available),
         disks,
         serial_ports,

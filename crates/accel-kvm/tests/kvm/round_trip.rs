@@ -217,6 +217,10 @@ fn soft_and_back() {
         // The software CPU completes what it begins.
         state.exception = PendingEvent::default();
         state.interrupt = PendingEvent::default();
+        // And it takes no register that the model does not have.
+        state.msrs.tsc_aux = 0;
+        state.msrs.tsc_adjust = 0;
+        state.msrs.tsc_deadline = 0;
         there.set_state(&state, 5).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let state = there.state(7).unwrap();
         vcpu.set_state(&state, 11).unwrap_or_else(|error| panic!("seed {seed}: {error}"));

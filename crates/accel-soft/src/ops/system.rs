@@ -10,19 +10,8 @@ use crate::fault::{self, Done};
 use crate::ops::operand::Source;
 use crate::width::Width;
 
-/// CR4 bits that every model with these features takes.
-const CR4_OFFERED: u64 = f::CR4_TSD
-    | f::CR4_DE
-    | f::CR4_PSE
-    | f::CR4_PAE
-    | f::CR4_MCE
-    | f::CR4_PGE
-    | f::CR4_PCE
-    | f::CR4_OSFXSR
-    | f::CR4_OSXMMEXCPT;
 /// Changes of these CR4 bits drop translations.
 const CR4_PAGING: u64 = f::CR4_PSE | f::CR4_PAE | f::CR4_PGE;
-const EFER_OFFERED: u64 = f::EFER_SCE | f::EFER_LME | f::EFER_NXE;
 
 impl Core {
     /// Asks for the right to use a port: IOPL, then the bitmap of the TSS.
@@ -54,7 +43,10 @@ impl Core {
         Some(match number {
             msr::TSC => bus.tsc(at).wrapping_add(self.tsc_offset),
             msr::APIC_BASE => bus.apic_base(),
-            msr::MICROCODE_REVISION => msr::MICROCODE_REVISION_VALUE,
+            msr::MICROCODE_REVISION => self.model.microcode_revision(),
+            msr::TSC_AUX if self.model.has_tsc_aux() => msrs.tsc_aux,
+            msr::VM_CONTROL if self.model.shows_svm() => msr::VM_CONTROL_VALUE,
+            msr::VM_HOST_SAVE if self.model.shows_svm() => 0,
             msr::SYSTEM_CONFIGURATION | msr::INTERRUPT_PENDING => 0,
             msr::MTRR_CAPABILITIES => msr::MTRR_CAPABILITIES_VALUE,
             msr::SYSENTER_CS => msrs.sysenter_cs,
@@ -79,14 +71,26 @@ impl Core {
                 if number & 1 == 0 { range.base } else { range.mask }
             }
             msr::MC0_CTL..0x480 => {
-                let bank = msrs.machine_check_banks.get((number - msr::MC0_CTL) as usize / 4)?;
+                let bank = (number - msr::MC0_CTL) as usize / 4;
+                let Some(bank) = msrs.machine_check_banks.get(bank) else {
+                    return self.read_unknown_msr(number);
+                };
                 [bank.control, bank.status, bank.address, bank.miscellaneous]
                     [(number - msr::MC0_CTL) as usize % 4]
             }
-            _ => {
-                let fixed = msr::MTRR_FIXED.iter().position(|known| *known == number)?;
-                msrs.mtrr_fixed[fixed]
-            }
+            _ => match msr::MTRR_FIXED.iter().position(|known| *known == number) {
+                Some(fixed) => msrs.mtrr_fixed[fixed],
+                None => return self.read_unknown_msr(number),
+            },
+        })
+    }
+
+    /// What a register reads as that holds no state; `None` raises #GP.
+    fn read_unknown_msr(&self, number: u32) -> Option<u64> {
+        self.model.ignores_unknown_msrs().then(|| match number {
+            msr::CORE_THREAD_COUNT => self.model.core_thread_count(self.topology),
+            msr::PERFORMANCE_STATUS => msr::PERFORMANCE_STATUS_VALUE,
+            _ => 0,
         })
     }
 
@@ -105,6 +109,10 @@ impl Core {
             }
             // The processor ignores a write of a microcode address that a hypervisor owns.
             msr::MICROCODE_REVISION => {}
+            msr::TSC_AUX if self.model.has_tsc_aux() => msrs.tsc_aux = value,
+            // Locked.
+            msr::VM_CONTROL if self.model.shows_svm() => {}
+            msr::VM_HOST_SAVE if self.model.shows_svm() => return (value == 0).then_some(()),
             msr::SYSTEM_CONFIGURATION | msr::INTERRUPT_PENDING if value == 0 => {}
             msr::SYSENTER_CS => msrs.sysenter_cs = value & 0xffff,
             msr::SYSENTER_ESP => msrs.sysenter_esp = canonical(value)?,
@@ -133,7 +141,9 @@ impl Core {
             }
             msr::MC0_CTL..0x480 => {
                 let place = (number - msr::MC0_CTL) as usize;
-                let bank = msrs.machine_check_banks.get_mut(place / 4)?;
+                let Some(bank) = msrs.machine_check_banks.get_mut(place / 4) else {
+                    return self.model.ignores_unknown_msrs().then_some(());
+                };
                 match place % 4 {
                     // All or nothing is what control registers take (Intel SDM volume 3, 16.3.2).
                     0 if value == 0 || value == u64::MAX => bank.control = value,
@@ -145,7 +155,9 @@ impl Core {
                 }
             }
             _ => {
-                let fixed = msr::MTRR_FIXED.iter().position(|known| *known == number)?;
+                let Some(fixed) = msr::MTRR_FIXED.iter().position(|known| *known == number) else {
+                    return self.model.ignores_unknown_msrs().then_some(());
+                };
                 msrs.mtrr_fixed[fixed] = Some(value).filter(|value| memory_types(*value))?;
             }
         }
@@ -154,14 +166,15 @@ impl Core {
 
     fn write_efer(&mut self, value: u64) -> Option<()> {
         let old = self.msrs.efer;
-        if value & !(EFER_OFFERED | f::EFER_LMA) != 0 {
+        let offered = self.model.efer_bits();
+        if value & !offered != 0 {
             return None;
         }
         if self.paging() && (value ^ old) & f::EFER_LME != 0 {
             return None;
         }
         // LMA follows paging, not what is written.
-        self.msrs.efer = value & EFER_OFFERED | old & f::EFER_LMA;
+        self.msrs.efer = value & !f::EFER_LMA | old & f::EFER_LMA;
         self.tlbs.flush();
         self.stop = true;
         Some(())
@@ -205,7 +218,7 @@ impl Core {
 
     fn write_cr4(&mut self, value: u64) -> Done {
         let loses_pae = self.long_mode() && value & f::CR4_PAE == 0;
-        if value & !CR4_OFFERED != 0 || loses_pae {
+        if value & !self.model.cr4_bits() != 0 || loses_pae {
             return Err(self.protection(0));
         }
         let changed = self.cr4 ^ value;
