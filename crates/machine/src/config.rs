@@ -6,6 +6,7 @@ use crate::board;
 use crate::error::ConfigError;
 use crate::mac::format_mac;
 use crate::machine_type::MachineType;
+use crate::virtio_interface::VirtioInterface;
 
 /// The CPU model that is the processor of the host where the machine started.
 pub const HOST_MODEL: &str = "host";
@@ -52,6 +53,9 @@ pub struct MachineConfig {
     pub hpet: bool,
     /// Name of the serial port, by which a host configuration gives it a back end.
     pub serial_id: String,
+    /// By which interface the guest reaches the virtio devices: [`MachineType::has_legacy_virtio`]
+    /// says whether there is a choice.
+    pub virtio_interface: VirtioInterface,
     /// The virtio devices, in the order in which they are plugged: slots strictly descending.
     pub virtio: Vec<VirtioDevice>,
 }
@@ -174,7 +178,7 @@ impl Default for CpuConfig {
 
 impl MachineConfig {
     /// A machine of the newest type with one CPU, the host's clock, an HPET, a serial port `com1`
-    /// and no virtio device.
+    /// and no virtio device; its slots have the modern interface.
     pub fn new(name: impl Into<String>, uuid: [u8; 16], memory_bytes: u64) -> Self {
         MachineConfig {
             machine_type: MachineType::NEWEST,
@@ -185,6 +189,7 @@ impl MachineConfig {
             clock: ClockMode::Host,
             hpet: true,
             serial_id: "com1".to_owned(),
+            virtio_interface: VirtioInterface::Modern,
             virtio: Vec::new(),
         }
     }
@@ -227,6 +232,7 @@ impl MachineConfig {
             clock,
             hpet,
             serial_id,
+            virtio_interface,
             virtio,
         } = self;
         check_name("name", name)?;
@@ -265,6 +271,12 @@ impl MachineConfig {
             return Err(ConfigError::new(
                 "clock",
                 format!("icount shift {shift} is not 0 to {MAX_ICOUNT_SHIFT}"),
+            ));
+        }
+        if *virtio_interface == VirtioInterface::Legacy && !machine_type.has_legacy_virtio() {
+            return Err(ConfigError::new(
+                "virtio",
+                format!("machine type {machine_type} has the modern interface alone"),
             ));
         }
         if *machine_type == MachineType::Microvm {
@@ -427,6 +439,17 @@ mod tests {
     }
 
     #[test]
+    fn a_microvm_has_either_interface() {
+        let mut config = machine();
+        config.machine_type = MachineType::Microvm;
+        (config.hpet, config.memory_bytes) = (false, 2 << 20);
+        for interface in VirtioInterface::ALL {
+            config.virtio_interface = *interface;
+            assert_eq!(config.validate(), Ok(()));
+        }
+    }
+
+    #[test]
     fn what_breaks_a_limit_is_named() {
         assert_eq!(
             refusal(|c| c.name = "a b".into()),
@@ -448,6 +471,10 @@ mod tests {
             "memory: 4096 bytes is not 64 KiB to 64 GiB"
         );
         assert!(refusal(|c| c.memory_bytes = MAX_MEMORY_BYTES + 4096).starts_with("memory: "));
+        assert_eq!(
+            refusal(|c| c.virtio_interface = VirtioInterface::Legacy),
+            "virtio: machine type ferry-1 has the modern interface alone"
+        );
         assert_eq!(
             refusal(|c| c.clock = ClockMode::Icount { shift: 11 }),
             "clock: icount shift 11 is not 0 to 10"

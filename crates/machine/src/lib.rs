@@ -25,6 +25,7 @@ mod machine_type;
 mod size;
 mod tree;
 mod uuid;
+mod virtio_interface;
 
 pub use compatibility::{
     AcceleratorOffer, CpuModelOffer, Difference, DiskOffer, HostOffer, NetOffer, TscOffer, check,
@@ -42,3 +43,4 @@ pub use machine_file::{ClockFile, CpuFile, DeviceFile, FreshFacts, MachineFile};
 pub use machine_type::MachineType;
 pub use size::{format_size, parse_size};
 pub use uuid::{format_uuid, parse_uuid};
+pub use virtio_interface::VirtioInterface;

@@ -25,6 +25,7 @@ use crate::mac::{default_mac, parse_mac};
 use crate::machine_type::MachineType;
 use crate::size::parse_size;
 use crate::uuid::parse_uuid;
+use crate::virtio_interface::VirtioInterface;
 
 const DEFAULT_NAME: &str = "ferry";
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
@@ -53,6 +54,10 @@ pub struct MachineFile {
     /// Whether there is an HPET; there is one if left out, but in a `microvm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hpet: Option<bool>,
+    /// The interface of the virtio devices, `legacy` or `modern`; modern if left out, but in a
+    /// `microvm`, where it is legacy, as in QEMU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtio: Option<VirtioInterface>,
     /// The CPUs.
     #[serde(default)]
     pub cpu: CpuFile,
@@ -176,6 +181,7 @@ impl MachineFile {
             memory,
             serial,
             hpet,
+            virtio,
             cpu: CpuFile { model, count, tsc_khz, promise_tsc, promise_cpuid },
             clock,
             devices,
@@ -198,6 +204,10 @@ impl MachineFile {
             config.serial_id.clone_from(id);
         }
         config.hpet = hpet.unwrap_or(config.machine_type == MachineType::Ferry1);
+        config.virtio_interface = virtio.unwrap_or(match config.machine_type {
+            MachineType::Ferry1 => VirtioInterface::Modern,
+            MachineType::Microvm => VirtioInterface::Legacy,
+        });
         let default = CpuConfig::default();
         let model = model.clone().unwrap_or(default.model);
         config.cpus = CpuConfig {
@@ -294,6 +304,7 @@ mod tests {
             memory = "1G"
             serial = "tty"
             hpet = false
+            virtio = "modern"
             [cpu]
             model = "qemu64"
             count = 4
@@ -355,6 +366,7 @@ mod tests {
             clock: ClockMode::Icount { shift: 3 },
             hpet: false,
             serial_id: "tty".into(),
+            virtio_interface: VirtioInterface::Modern,
             virtio: vec![
                 VirtioDevice { slot: 23, kind: block("disk0", "S1", true) },
                 VirtioDevice { slot: 22, kind: block("disk1", "", false) },
@@ -368,10 +380,24 @@ mod tests {
     }
 
     #[test]
+    fn virtio_is_modern_unless_the_type_or_the_file_says_otherwise() {
+        for (text, interface) in [
+            ("", VirtioInterface::Modern),
+            ("virtio = \"modern\"", VirtioInterface::Modern),
+            ("type = \"microvm\"", VirtioInterface::Legacy),
+            ("type = \"microvm\"\nvirtio = \"legacy\"", VirtioInterface::Legacy),
+            ("type = \"microvm\"\nvirtio = \"modern\"", VirtioInterface::Modern),
+        ] {
+            assert_eq!(resolve(text).unwrap().virtio_interface, interface, "{text}");
+        }
+    }
+
+    #[test]
     fn a_key_that_there_is_not_is_named() {
         for (text, key) in [
             ("memroy = \"1G\"", "memroy"),
             ("[cpu]\ncuont = 1", "cuont"),
+            ("virtio = \"transitional\"", "transitional"),
             ("[clock]\nmode = \"host\"\nshift = 1", "shift"),
             ("[clock]\nmode = \"guest\"", "guest"),
             ("[[device]]\nkind = \"console\"\nid = \"a\"\nsize = \"1M\"", "size"),
@@ -392,6 +418,7 @@ mod tests {
             ("uuid = \"1\"", "uuid: \"1\" is not a UUID"),
             ("memory = \"big\"", "memory: \"big\" is not a size"),
             ("memory = \"1K\"", "memory: 1024 bytes is not a multiple of 4096"),
+            ("virtio = \"legacy\"", "virtio: machine type ferry-1 has the modern interface alone"),
             ("[cpu]\ncount = 99", "cpus: 99 is not 1 to 16"),
             (
                 "[[device]]\nkind = \"block\"\nid = \"disk7\"",
@@ -415,6 +442,7 @@ mod tests {
     fn a_file_survives_being_written() {
         let file = MachineFile {
             memory: Some("64K".into()),
+            virtio: Some(VirtioInterface::Legacy),
             clock: Some(ClockFile::Host {}),
             devices: vec![
                 DeviceFile::Rng { id: "rng0".into(), seed: None },

@@ -33,6 +33,8 @@ pub enum MachineType {
     ///
     /// - firmware lies in the last 64 KiB below 1 MiB, and again in the last below 4 GiB;
     /// - there is neither an exit port nor an HPET;
+    /// - the virtio-mmio slots have the legacy interface or that of virtio 1, as the configuration
+    ///   says;
     /// - virtio devices are a disk or an entropy source, with QEMU's features, configuration spaces
     ///   and sizes of queues;
     /// - the named CPU models are QEMU's own, under software emulation and with `-smp N`;
@@ -60,6 +62,11 @@ impl MachineType {
 
     /// Whether firmware lies in memory ([`crate::board::FIRMWARE`]).
     pub const fn has_firmware(self) -> bool {
+        matches!(self, MachineType::Microvm)
+    }
+
+    /// Whether virtio devices can have the legacy interface.
+    pub const fn has_legacy_virtio(self) -> bool {
         matches!(self, MachineType::Microvm)
     }
 

@@ -12,6 +12,7 @@ use crate::fdt::Node;
 use crate::hex;
 use crate::machine_type::MachineType;
 use crate::uuid::format_uuid;
+use crate::virtio_interface::VirtioInterface;
 
 const PIC_HANDLE: u32 = 1;
 const IOAPIC_0_HANDLE: u32 = 2;
@@ -42,6 +43,8 @@ pub(super) const SERIAL_NODE: &str = "serial@i3f8";
 pub(super) const MEMORY_NODE: &str = "memory@0";
 /// What the HPET node's name starts with.
 pub(super) const HPET_NODE_PREFIX: &str = "hpet@";
+/// Which interface the virtio slots have, in the node `/soc`.
+pub(super) const VIRTIO_INTERFACE: &str = "ferry,virtio-interface";
 /// What a virtio node's name starts with.
 pub(super) const VIRTIO_NODE_PREFIX: &str = "virtio@";
 
@@ -56,6 +59,7 @@ pub(super) fn build(config: &MachineConfig) -> Node {
         clock,
         hpet,
         serial_id,
+        virtio_interface,
         virtio,
     } = config;
     let name_of_type = format!("{TYPE_PREFIX}{machine_type}");
@@ -70,7 +74,7 @@ pub(super) fn build(config: &MachineConfig) -> Node {
         .with_child(memory_node(&config.memory_ranges()))
         .with_child(clock_node(*clock))
         .with_child(isa_node(*machine_type, serial_id))
-        .with_child(soc_node(*hpet, virtio))
+        .with_child(soc_node(*machine_type, *hpet, *virtio_interface, virtio))
 }
 
 fn cpus_node(cpus: &CpuConfig) -> Node {
@@ -162,19 +166,25 @@ fn isa_node(machine_type: MachineType, serial_id: &str) -> Node {
     .with_child(port_device("fw-cfg", &["ferry,fw-cfg"], &[board::FW_CFG]))
 }
 
-fn soc_node(hpet: bool, virtio: &[VirtioDevice]) -> Node {
+fn soc_node(
+    machine_type: MachineType,
+    hpet: bool,
+    virtio_interface: VirtioInterface,
+    virtio: &[VirtioDevice],
+) -> Node {
     let mut node = Node::new("soc")
         .with_strings("compatible", &["simple-bus"])
         .with_cells("#address-cells", &[2])
         .with_cells("#size-cells", &[2])
-        .with_flag("ranges")
-        .with_child(
-            memory_device("power", &["ferry,acpi-ged"], &[board::GED_EVENTS, board::GED_REGISTERS])
-                .with_cells(
-                    "interrupts-extended",
-                    &legacy_interrupt(board::GED_IRQ, board::GED_IRQ),
-                ),
-        );
+        .with_flag("ranges");
+    // Said where there is a choice.
+    if machine_type.has_legacy_virtio() {
+        node = node.with_strings(VIRTIO_INTERFACE, &[virtio_interface.name()]);
+    }
+    node = node.with_child(
+        memory_device("power", &["ferry,acpi-ged"], &[board::GED_EVENTS, board::GED_REGISTERS])
+            .with_cells("interrupts-extended", &legacy_interrupt(board::GED_IRQ, board::GED_IRQ)),
+    );
     // Devices are plugged from the top slot downwards; the tree has them by address.
     for device in virtio.iter().rev() {
         node = node.with_child(virtio_node(device));

@@ -8,10 +8,11 @@ use crate::fdt::{Node, join};
 use crate::hex;
 use crate::machine_type::MachineType;
 use crate::uuid::parse_uuid;
+use crate::virtio_interface::VirtioInterface;
 
 use super::build::{
     BLOCK, CLOCK_HOST, CLOCK_ICOUNT, CONSOLE, HPET_NODE_PREFIX, MEMORY_NODE, NET, RNG, SERIAL_NODE,
-    TYPE_PREFIX, VIRTIO_NODE_PREFIX, virtio_node_name,
+    TYPE_PREFIX, VIRTIO_INTERFACE, VIRTIO_NODE_PREFIX, virtio_node_name,
 };
 
 pub(super) fn extract(root: &Node) -> Result<MachineConfig, MachineError> {
@@ -30,6 +31,7 @@ pub(super) fn extract(root: &Node) -> Result<MachineConfig, MachineError> {
         clock: clock(&root.child("clock")?)?,
         hpet: soc.node.children.iter().any(|child| child.name.starts_with(HPET_NODE_PREFIX)),
         serial_id: root.child("isa")?.child(SERIAL_NODE)?.string("ferry,id")?.to_owned(),
+        virtio_interface: virtio_interface(machine_type, &soc)?,
         virtio: virtio(machine_type, &soc)?,
     })
 }
@@ -92,6 +94,17 @@ fn clock(clock: &Place) -> Result<ClockMode, MachineError> {
             compatible: compatible.to_owned(),
         }),
     }
+}
+
+fn virtio_interface(
+    machine_type: MachineType,
+    soc: &Place,
+) -> Result<VirtioInterface, MachineError> {
+    if !machine_type.has_legacy_virtio() {
+        return Ok(VirtioInterface::Modern);
+    }
+    VirtioInterface::from_name(soc.string(VIRTIO_INTERFACE)?)
+        .ok_or_else(|| soc.malformed(VIRTIO_INTERFACE, "\"legacy\" or \"modern\""))
 }
 
 /// The devices in the order in which they were plugged: the tree's order reversed.

@@ -19,6 +19,7 @@
 //! | clock | `/clock` | `compatible`; `ferry,shift` under icount |
 //! | serial port's name | `/isa/serial@i3f8` | `ferry,id` |
 //! | HPET | `/soc/hpet@fed00000` | by the node being there |
+//! | interface of the virtio slots | `/soc` | `ferry,virtio-interface`, `legacy` or `modern`, in a `microvm` |
 //! | virtio device, slot | `/soc/virtio@ADDRESS` | first string of `compatible`; the address |
 //! | virtio device's name | `/soc/virtio@ADDRESS` | `ferry,id` |
 //! | disk | `/soc/virtio@ADDRESS` | `ferry,sectors` (64 bits), `ferry,serial` if not empty, `ferry,read-only` |

@@ -343,7 +343,8 @@ fn vm_fdt_writes_the_same_blob() {
         node.children.iter().for_each(|child| walk(writer, child));
         writer.end_node(handle).unwrap();
     }
-    for config in [common::small(), common::full()] {
+    let microvm = common::microvm(machine::VirtioInterface::Legacy);
+    for config in [common::small(), common::full(), microvm] {
         let blob = config.to_fdt().unwrap();
         let mut writer = vm_fdt::FdtWriter::new().unwrap();
         walk(&mut writer, &fdt::parse(&blob).unwrap());

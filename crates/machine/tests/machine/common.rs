@@ -1,7 +1,8 @@
 //! Machines that the tests share.
 
 use machine::{
-    ClockMode, CpuConfig, MachineConfig, MachineType, RngSource, VirtioDevice, VirtioKind,
+    ClockMode, CpuConfig, MachineConfig, MachineType, RngSource, VirtioDevice, VirtioInterface,
+    VirtioKind,
 };
 
 /// A machine with one of everything, and memory on both sides of the hole.
@@ -22,6 +23,7 @@ pub fn full() -> MachineConfig {
         clock: ClockMode::Icount { shift: 2 },
         hpet: true,
         serial_id: "com1".into(),
+        virtio_interface: VirtioInterface::Modern,
         virtio: Vec::new(),
     };
     let block = |id: &str, serial: &str, read_only| VirtioKind::Block {
@@ -40,6 +42,18 @@ pub fn full() -> MachineConfig {
         config.plug(kind).unwrap();
     }
     config.virtio.push(VirtioDevice { slot: 0, kind: VirtioKind::Console { id: "con1".into() } });
+    config
+}
+
+/// A machine of QEMU's with one of each device that it can have.
+pub fn microvm(interface: VirtioInterface) -> MachineConfig {
+    let mut config = MachineConfig::new("microvm", [5; 16], 64 << 20);
+    config.machine_type = MachineType::Microvm;
+    config.hpet = false;
+    config.virtio_interface = interface;
+    let (id, serial) = ("disk0".into(), String::new());
+    config.plug(VirtioKind::Block { id, serial, sectors: 8192, read_only: false }).unwrap();
+    config.plug(VirtioKind::Rng { id: "rng0".into(), source: RngSource::Host }).unwrap();
     config
 }
 

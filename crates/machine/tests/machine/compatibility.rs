@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{
     AcceleratorOffer, ClockMode, CpuModelOffer, Difference, DiskOffer, HostOffer, MachineConfig,
-    MachineType, NetOffer, TscOffer, check,
+    MachineType, NetOffer, TscOffer, VirtioInterface, check,
 };
 
 use crate::common;
@@ -189,6 +189,27 @@ fn a_machine_on_the_hosts_clock_may_have_a_network() {
         host.nets.insert("net0".into(), NetOffer::Network);
     };
     assert_eq!(differences(networked), [""; 0]);
+}
+
+/// Every host that runs a machine type has both interfaces; what the type does not have is said.
+#[test]
+fn the_virtio_interface_is_no_matter_of_the_host() {
+    let as_microvm = |interface| {
+        move |config: &mut MachineConfig, host: &mut HostOffer| {
+            *config = common::microvm(interface);
+            host.disks.remove("disk1");
+            host.disks.get_mut("disk0").unwrap().sectors = 8192;
+            (host.consoles, host.nets) = (BTreeSet::new(), BTreeMap::new());
+            host.accelerator.tsc = TscOffer::Any;
+        }
+    };
+    for interface in VirtioInterface::ALL {
+        assert_eq!(differences(as_microvm(*interface)), [""; 0]);
+    }
+    assert_eq!(
+        differences(|config, _| config.virtio_interface = VirtioInterface::Legacy),
+        ["virtio: machine type ferry-1 has the modern interface alone"]
+    );
 }
 
 #[test]

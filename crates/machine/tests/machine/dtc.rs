@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use machine::{MachineConfig, fdt};
+use machine::{MachineConfig, VirtioInterface, fdt};
 
 use crate::common;
 
@@ -33,8 +33,8 @@ fn dtc(from: &str, to: &str, input: &[u8]) -> Option<(Vec<u8>, String)> {
     Some((output.stdout, complaints))
 }
 
-fn machines() -> [MachineConfig; 2] {
-    [common::small(), common::full()]
+fn machines() -> [MachineConfig; 3] {
+    [common::small(), common::full(), common::microvm(VirtioInterface::Legacy)]
 }
 
 #[test]
@@ -44,7 +44,8 @@ fn dtc_accepts_every_blob_without_a_warning() {
         let Some((text, complaints)) = dtc("dtb", "dts", &blob) else { return };
         assert_eq!(complaints, "");
         let text = String::from_utf8(text).unwrap();
-        assert!(text.contains("compatible = \"ferry,ferry-1\""), "{text}");
+        let name = format!("compatible = \"ferry,{}\"", config.machine_type);
+        assert!(text.contains(&name), "{text}");
         assert!(text.contains(&format!("ferry,name = \"{}\"", config.name)), "{text}");
     }
 }

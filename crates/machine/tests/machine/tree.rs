@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use machine::fdt::{self, Node};
 use machine::{
     ClockMode, ConfigError, CpuConfig, MachineConfig, MachineError, MachineType, RngSource,
-    VirtioDevice, VirtioKind,
+    VirtioDevice, VirtioInterface, VirtioKind,
 };
 use proptest::prelude::*;
 
@@ -40,10 +40,59 @@ fn set(node: &mut Node, name: &str, value: &[u8]) {
 
 #[test]
 fn a_machine_comes_back() {
-    for config in [common::small(), common::full()] {
+    for config in machines() {
         let blob = config.to_fdt().unwrap();
         assert_eq!(MachineConfig::from_fdt(&blob), Ok(config));
     }
+}
+
+fn machines() -> [MachineConfig; 4] {
+    let [legacy, modern] = [VirtioInterface::Legacy, VirtioInterface::Modern].map(common::microvm);
+    [common::small(), common::full(), legacy, modern]
+}
+
+/// The shape of a `microvm`, of which QEMU has but one version.
+#[test]
+fn the_tree_of_a_microvm_never_changes() {
+    let source = |interface| fdt::to_source(&common::microvm(interface).to_fdt().unwrap()).unwrap();
+    let golden = include_str!("../golden/microvm.dts");
+    assert_eq!(source(VirtioInterface::Legacy), golden);
+    let line = "ferry,virtio-interface = ";
+    let modern = golden.replace(&format!("{line}\"legacy\""), &format!("{line}\"modern\""));
+    assert_eq!(source(VirtioInterface::Modern), modern);
+}
+
+#[test]
+fn the_virtio_interface_of_a_microvm_is_read_strictly() {
+    const NAME: &str = "ferry,virtio-interface";
+    let read = |change: &dyn Fn(&mut Node)| {
+        let blob = common::microvm(VirtioInterface::Legacy).to_fdt().unwrap();
+        let mut tree = fdt::parse(&blob).unwrap();
+        change(at(&mut tree, "/soc"));
+        MachineConfig::from_fdt(&fdt::write(&tree).unwrap())
+    };
+    let modern = read(&|soc| set(soc, NAME, b"modern\0"));
+    assert_eq!(modern, Ok(common::microvm(VirtioInterface::Modern)));
+    for (value, message) in [
+        (&b"transitional\0"[..], "is not \"legacy\" or \"modern\""),
+        (b"Legacy\0", "is not \"legacy\" or \"modern\""),
+        (b"\0", "is not \"legacy\" or \"modern\""),
+        (b"legacy", "is not a string"),
+        (b"", "is not a string"),
+        (b"legacy\0modern\0", "is not one string"),
+    ] {
+        let error = read(&|soc| set(soc, NAME, value)).unwrap_err().to_string();
+        assert_eq!(error, format!("/soc: property {NAME:?} {message}"));
+    }
+    let error = read(&|soc| soc.properties.retain(|(name, _)| name != NAME)).unwrap_err();
+    assert_eq!(error.to_string(), format!("/soc: property {NAME:?} is missing"));
+    let error = read(&|soc| soc.properties.rotate_right(1)).unwrap_err();
+    assert!(error.to_string().starts_with("/soc: \"ferry,virtio-interface\" stands"), "{error}");
+    // A ferry-1 does not say what it cannot choose.
+    assert_eq!(
+        refusal(|tree| set(at(tree, "/soc"), NAME, b"modern\0")),
+        format!("/soc: unknown property {NAME:?}")
+    );
 }
 
 /// The released shape of `ferry-1`. A change here breaks every saved machine: make a new type.
@@ -330,7 +379,7 @@ fn every_cut_is_an_error() {
 
 #[test]
 fn every_flipped_bit_is_an_error_or_another_machine() {
-    for config in [common::small(), common::full()] {
+    for config in machines() {
         let blob = config.to_fdt().unwrap();
         for index in 0..blob.len() {
             for bit in 0..8 {
@@ -406,6 +455,7 @@ fn any_machine() -> impl Strategy<Value = MachineConfig> {
                 clock,
                 hpet,
                 serial_id: next(),
+                virtio_interface: VirtioInterface::Modern,
                 virtio: devices
                     .into_iter()
                     .rev()
