@@ -7,9 +7,9 @@ use devices::exit_device::ExitDevice;
 use devices::firmware::Firmware;
 use devices::fw_cfg::{FwCfg, FwCfgContents, FwCfgError};
 use devices::serial::Serial16550;
-use devices::virtio::EmptySlot;
+use devices::virtio::{EmptySlot, Interface};
 use devices::{Hpet, I8254, Rtc};
-use machine::{MachineConfig, board as map};
+use machine::{MachineConfig, VirtioInterface, board as map};
 use memory::GuestRam;
 
 use crate::clock::Clock;
@@ -56,6 +56,8 @@ pub struct Board {
     pub(crate) firmware: Option<Firmware>,
     /// In the order of the configuration: slots descending.
     pub(crate) slots: Vec<Slot>,
+    /// What the slots without a device show.
+    empty_slots: Interface,
     /// The vCPU that runs.
     pub(crate) current: usize,
     /// Virtual time at which the current run is planned to end at the latest.
@@ -90,6 +92,10 @@ impl Board {
                 .has_firmware()
                 .then(|| Firmware::new(ram.clone(), map::FIRMWARE.base)),
             slots,
+            empty_slots: match config.virtio_interface {
+                VirtioInterface::Legacy => Interface::Legacy,
+                VirtioInterface::Modern => Interface::Modern,
+            },
             current: 0,
             horizon: 0,
             attention: false,
@@ -304,7 +310,8 @@ impl Board {
         {
             firmware.read(offset, data);
         } else if in_slots(address) {
-            EmptySlot::read((address - map::VIRTIO_BASE) % map::VIRTIO_SLOT_BYTES, data);
+            let offset = (address - map::VIRTIO_BASE) % map::VIRTIO_SLOT_BYTES;
+            EmptySlot::read(self.empty_slots, offset, data);
         } else {
             data.fill(0xff);
         }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use devices::fw_cfg::FwCfgError;
 use devices::virtio::{
-    BlockBackend, BlockConfig, BlockError, BlockKind, FileDisk, NetBackend, NullNet, RngSource,
-    Tap, Transport, VirtioBlock, VirtioConsole, VirtioMmio, VirtioNet, VirtioRng, VirtioSlot,
+    BlockBackend, BlockConfig, BlockError, BlockKind, FileDisk, LegacyDevice, NetBackend, NullNet,
+    RngSource, Tap, Transport, VirtioBlock, VirtioConsole, VirtioMmio, VirtioNet, VirtioRng,
+    VirtioSlot,
 };
 use machine::{
     ClockMode, HostConfig, MachineConfig, MachineType, NetBackend as Network, RngSource as Entropy,
-    VirtioKind, board,
+    VirtioInterface, VirtioKind, board,
 };
 use memory::GuestRam;
 
@@ -184,12 +185,7 @@ pub fn plug(
                     };
                     let device = VirtioBlock::new(promised, backend)
                         .map_err(|source| BackendError::Block { id: id.clone(), source })?;
-                    SlotDevice::Block(Box::new(VirtioMmio::new(
-                        base,
-                        transport,
-                        device,
-                        ram.clone(),
-                    )))
+                    SlotDevice::Block(with_interface(config, base, transport, device, ram))
                 }
                 VirtioKind::Rng { id, source } => {
                     let source = match source {
@@ -198,7 +194,7 @@ pub fn plug(
                             .map_err(|source| BackendError::Entropy { id: id.clone(), source })?,
                     };
                     let device = VirtioRng::new(source);
-                    SlotDevice::Rng(Box::new(VirtioMmio::new(base, transport, device, ram.clone())))
+                    SlotDevice::Rng(with_interface(config, base, transport, device, ram))
                 }
                 VirtioKind::Console { .. } => {
                     let device = VirtioConsole::new();
@@ -217,6 +213,21 @@ pub fn plug(
             Ok(Slot { number: plugged.slot, id, device })
         })
         .collect()
+}
+
+/// Plugs in a device that can have either interface. Consoles and network devices have the modern
+/// one alone, and no valid configuration asks for another.
+fn with_interface<D: LegacyDevice>(
+    config: &MachineConfig,
+    base: u64,
+    transport: Transport,
+    device: D,
+    ram: &GuestRam,
+) -> Box<VirtioMmio<D>> {
+    Box::new(match config.virtio_interface {
+        VirtioInterface::Legacy => VirtioMmio::new_legacy(base, device, ram.clone()),
+        VirtioInterface::Modern => VirtioMmio::new(base, transport, device, ram.clone()),
+    })
 }
 
 fn open_disk(

@@ -4,17 +4,19 @@
 use memory::GuestMemory;
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
-    VIRTIO_BLK_F_GEOMETRY, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
-    VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
-    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_F_GEOMETRY, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SCSI, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR,
+    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use vmstate::VmState;
 
 use super::disk::{BlockBackend, SECTOR_SIZE};
-use super::mmio::VirtioMmioState;
+use super::legacy::{LegacyDevice, VirtioLegacyState};
 use super::queue::{Chain, QueueError, Virtqueue};
+use super::registers::ANY_LAYOUT;
+use super::state::VirtioMmioState;
 use super::{Transport, VirtioDevice};
 
 const HEADER_SIZE: usize = 16;
@@ -80,6 +82,9 @@ pub enum BlockError {
 pub struct VirtioBlockState {
     /// The transport.
     pub transport: VirtioMmioState,
+    /// There if the slot has the legacy interface, and only then; never in `ferry-1`.
+    #[vmstate(subsection = "legacy")]
+    pub legacy: Option<VirtioLegacyState>,
 }
 
 /// A virtio-blk device.
@@ -349,12 +354,17 @@ impl VirtioDevice for VirtioBlock {
         // The configuration space is in the transport's part.
         let Self { kind: _, sectors: _, read_only: _, id: _, config: _, backend: _, chunk: _ } =
             self;
-        VirtioBlockState { transport }
+        VirtioBlockState { transport, legacy: None }
     }
 
     fn transport(state: &VirtioBlockState) -> &VirtioMmioState {
-        let VirtioBlockState { transport } = state;
+        let VirtioBlockState { transport, legacy: _ } = state;
         transport
+    }
+
+    fn legacy(state: &VirtioBlockState) -> Option<&VirtioLegacyState> {
+        let VirtioBlockState { transport: _, legacy } = state;
+        legacy.as_ref()
     }
 
     fn check(&self, _state: &VirtioBlockState) -> Result<(), String> {
@@ -362,7 +372,23 @@ impl VirtioDevice for VirtioBlock {
     }
 
     fn restore(&mut self, state: &VirtioBlockState) {
-        let VirtioBlockState { transport } = state;
+        let VirtioBlockState { transport, legacy: _ } = state;
         self.config.clone_from(&transport.config);
+    }
+}
+
+impl LegacyDevice for VirtioBlock {
+    /// As in QEMU, which keeps the size of its default configuration whatever the driver may choose.
+    const QUEUE_SIZE: u16 = 256;
+
+    fn legacy_features(&self) -> u64 {
+        // QEMU says that it takes SCSI commands, each of which it answers as unsupported, and does
+        // not say that it takes any layout, which it does.
+        let own = self.features() | 1 << VIRTIO_BLK_F_SCSI;
+        own | Transport::LEGACY.features & !ANY_LAYOUT
+    }
+
+    fn put_legacy(state: &mut VirtioBlockState, legacy: VirtioLegacyState) {
+        state.legacy = Some(legacy);
     }
 }

@@ -8,8 +8,9 @@ use memory::GuestMemory;
 use vmstate::VmState;
 
 use super::VirtioDevice;
-use super::mmio::{VirtioMmio, VirtioMmioState};
+use super::mmio::VirtioMmio;
 use super::queue::{QueueError, Virtqueue};
+use super::state::VirtioMmioState;
 
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;

@@ -1,46 +1,17 @@
-//! The MMIO transport, version 2 (virtio 1.2, section 4.2.2).
+//! The MMIO transport (virtio 1.2, section 4.2.2): what both of its interfaces have, and the
+//! registers of virtio 1. Those of the legacy interface are in a file of their own.
 
 use memory::GuestRam;
-use vmstate::{SavedSection, VmState};
+use vmstate::SavedSection;
 
-use super::queue::{QueueError, QueueState, Virtqueue};
+use super::legacy::{self, Legacy};
+use super::queue::{QueueError, Virtqueue};
 use super::registers::*;
-use super::{Transport, VirtioDevice};
+use super::{Interface, Transport, VirtioDevice};
 use crate::RestoreError;
 
 /// Bytes of a slot's region.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x200;
-
-/// Saved state of a virtio device's MMIO transport.
-///
-/// It holds what QEMU's stream holds for the modern interface. A device that QEMU calls broken has
-/// "needs reset" in its status here; requests in flight do not occur.
-#[derive(Clone, Debug, PartialEq, Eq, VmState)]
-#[vmstate(name = "virtio-mmio", version = 1)]
-pub struct VirtioMmioState {
-    /// Features that the device offers; the destination must offer the same.
-    pub device_features: u64,
-    /// Which word of the offered features is read.
-    pub device_features_select: u32,
-    /// Features that the driver has asked for.
-    pub driver_features: u64,
-    /// Which word of the driver's features is written.
-    pub driver_features_select: u32,
-    /// Which queue the queue registers speak of.
-    pub queue_select: u32,
-    /// Device status.
-    pub status: u8,
-    /// Interrupt status: bit 0 used buffers, bit 1 configuration change.
-    pub interrupt_status: u8,
-    /// Generation of the configuration space.
-    pub config_generation: u32,
-    /// Configuration space; the destination must have the same, but for what the device changes.
-    #[vmstate(max = 256)]
-    pub config: Vec<u8>,
-    /// The queues.
-    #[vmstate(max = 64)]
-    pub queues: Vec<QueueState>,
-}
 
 /// The name of the section that holds a slot's state.
 pub fn virtio_section_name(base: u64, device: &str) -> String {
@@ -79,10 +50,13 @@ pub struct EmptySlot;
 
 impl EmptySlot {
     /// Reads registers; `offset` is the address less the slot's base.
-    pub fn read(offset: u64, data: &mut [u8]) {
+    pub fn read(interface: Interface, offset: u64, data: &mut [u8]) {
         let value = match offset {
             REG_MAGIC => MAGIC,
-            REG_VERSION => VERSION,
+            REG_VERSION => match interface {
+                Interface::Legacy => VERSION_LEGACY,
+                Interface::Modern => VERSION,
+            },
             REG_VENDOR_ID => VENDOR,
             _ => 0,
         };
@@ -96,29 +70,48 @@ impl EmptySlot {
 
 /// A virtio device in a slot of the board.
 #[derive(Debug)]
-pub struct VirtioMmio<D> {
-    base: u64,
-    transport: Transport,
-    device: D,
-    ram: GuestRam,
-    device_features_select: u32,
-    driver_features: u64,
-    driver_features_select: u32,
-    queue_select: u32,
-    status: u8,
-    interrupt_status: u8,
-    config_generation: u32,
-    queues: Vec<Virtqueue>,
+pub struct VirtioMmio<D: VirtioDevice> {
+    pub(super) base: u64,
+    pub(super) transport: Transport,
+    /// All features that are offered.
+    pub(super) offered: u64,
+    /// There if the slot has the legacy interface.
+    pub(super) legacy: Option<Legacy<D::State>>,
+    pub(super) device: D,
+    pub(super) ram: GuestRam,
+    pub(super) device_features_select: u32,
+    pub(super) driver_features: u64,
+    pub(super) driver_features_select: u32,
+    pub(super) queue_select: u32,
+    pub(super) status: u8,
+    pub(super) interrupt_status: u8,
+    pub(super) config_generation: u32,
+    pub(super) queues: Vec<Virtqueue>,
     /// Why the device needs a reset, for the operator.
-    fault: Option<QueueError>,
+    pub(super) fault: Option<QueueError>,
 }
 
 impl<D: VirtioDevice> VirtioMmio<D> {
-    /// Plugs `device` into the slot at guest-physical address `base`.
+    /// Plugs `device` into the slot at guest-physical address `base`, which has the interface of
+    /// virtio 1.
     pub fn new(base: u64, transport: Transport, device: D, ram: GuestRam) -> Self {
-        Self {
+        let offered = device.features() | transport.features;
+        Self::plugged(base, transport, offered, None, device, ram)
+    }
+
+    pub(super) fn plugged(
+        base: u64,
+        transport: Transport,
+        offered: u64,
+        legacy: Option<Legacy<D::State>>,
+        device: D,
+        ram: GuestRam,
+    ) -> Self {
+        let mut slot = Self {
             base,
             transport,
+            offered,
+            legacy,
             device,
             ram,
             device_features_select: 0,
@@ -128,13 +121,17 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             status: 0,
             interrupt_status: 0,
             config_generation: 0,
-            queues: Self::fresh_queues(transport),
+            queues: Vec::new(),
             fault: None,
-        }
+        };
+        slot.queues = slot.fresh_queues();
+        slot
     }
 
-    fn fresh_queues(transport: Transport) -> Vec<Virtqueue> {
-        (0..D::QUEUES).map(|_| Virtqueue::new(transport.queue_size)).collect()
+    fn fresh_queues(&self) -> Vec<Virtqueue> {
+        let max = self.transport.queue_size;
+        let size = self.legacy.as_ref().map_or(max, |legacy| legacy.queue_size);
+        (0..D::QUEUES).map(|_| Virtqueue::new(max, size)).collect()
     }
 
     /// Name of the slot's section in the stream.
@@ -177,13 +174,10 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
-    fn offered(&self) -> u64 {
-        self.device.features() | self.transport.features
-    }
-
-    /// True while the driver may expect its requests to be served.
+    /// True while the driver may expect its requests to be served. Drivers of the legacy interface
+    /// use a device before they say that they do (section 3.1.2).
     fn runs(&self) -> bool {
-        self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+        !self.stopped() && (self.legacy.is_some() || self.status & DRIVER_OK != 0)
     }
 
     /// True if the driver runs and has agreed on all of these features.
@@ -197,7 +191,15 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         self.interrupt_status |= INTERRUPT_CONFIG;
     }
 
-    fn selected(&self) -> Option<&Virtqueue> {
+    /// The device does nothing until it is reset.
+    pub(super) fn stopped(&self) -> bool {
+        match &self.legacy {
+            Some(legacy) => legacy.state.broken,
+            None => self.status & NEEDS_RESET != 0,
+        }
+    }
+
+    pub(super) fn selected(&self) -> Option<&Virtqueue> {
         self.queues.get(self.queue_select as usize)
     }
 
@@ -207,6 +209,10 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         if offset >= CONFIG_SPACE {
             let rest = self.device.config().get((offset - CONFIG_SPACE) as usize..).unwrap_or(&[]);
             let length = rest.len().min(data.len());
+            if length < data.len() && self.transport.ones_past_config {
+                data.fill(0xff);
+                return;
+            }
             data[..length].copy_from_slice(&rest[..length]);
             data[length..].fill(0);
         } else if data.len() == 4 {
@@ -219,18 +225,27 @@ impl<D: VirtioDevice> VirtioMmio<D> {
     fn read_register(&self, register: u64) -> u32 {
         match register {
             REG_MAGIC => MAGIC,
-            REG_VERSION => VERSION,
             REG_DEVICE_ID => D::DEVICE_ID,
             REG_VENDOR_ID => VENDOR,
-            REG_DEVICE_FEATURES => match self.device_features_select {
-                0 => self.offered() as u32,
-                1 => (self.offered() >> 32) as u32,
-                _ => 0,
-            },
             REG_QUEUE_SIZE_MAX => self.selected().map_or(0, |queue| queue.max_size().into()),
-            REG_QUEUE_READY => self.selected().map_or(0, |queue| queue.is_ready().into()),
             REG_INTERRUPT_STATUS => self.interrupt_status.into(),
             REG_STATUS => self.status.into(),
+            _ => match &self.legacy {
+                Some(legacy) => self.read_legacy_register(&legacy.state, register),
+                None => self.read_modern_register(register),
+            },
+        }
+    }
+
+    fn read_modern_register(&self, register: u64) -> u32 {
+        match register {
+            REG_VERSION => VERSION,
+            REG_DEVICE_FEATURES => match self.device_features_select {
+                0 => self.offered as u32,
+                1 => (self.offered >> 32) as u32,
+                _ => 0,
+            },
+            REG_QUEUE_READY => self.selected().map_or(0, |queue| queue.is_ready().into()),
             REG_CONFIG_GENERATION => self.config_generation,
             _ if REG_SHARED_MEMORY.contains(&register) => u32::MAX,
             _ => 0,
@@ -248,6 +263,16 @@ impl<D: VirtioDevice> VirtioMmio<D> {
 
     fn write_register(&mut self, register: u64, value: u32) {
         match register {
+            REG_QUEUE_NOTIFY => self.notify(value as usize),
+            REG_INTERRUPT_ACKNOWLEDGE => self.interrupt_status &= !(value as u8),
+            _ if self.legacy.is_none() => self.write_modern_register(register, value),
+            _ if legacy::resets(register, value) => self.reset(),
+            _ => self.write_legacy_register(register, value),
+        }
+    }
+
+    fn write_modern_register(&mut self, register: u64, value: u32) {
+        match register {
             REG_DEVICE_FEATURES_SELECT => self.device_features_select = value,
             REG_DRIVER_FEATURES_SELECT => self.driver_features_select = value,
             // Once they are agreed on, features stay.
@@ -260,8 +285,6 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             }
             REG_QUEUE_SELECT => self.queue_select = value,
             REG_QUEUE_READY => self.write_queue_ready(value),
-            REG_QUEUE_NOTIFY => self.notify(value as usize),
-            REG_INTERRUPT_ACKNOWLEDGE => self.interrupt_status &= !(value as u8),
             REG_STATUS => self.write_status(value as u8),
             _ => self.write_queue_setup(register, value),
         }
@@ -296,8 +319,16 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
-    fn event_index(&self) -> bool {
-        self.status & FEATURES_OK != 0 && self.driver_features & EVENT_INDEX != 0
+    pub(super) fn event_index(&self) -> bool {
+        let agreed = self.legacy.is_some() || self.status & FEATURES_OK != 0;
+        agreed && self.driver_features & EVENT_INDEX != 0
+    }
+
+    pub(super) fn spread_event_index(&mut self) {
+        let event_index = self.event_index();
+        for queue in &mut self.queues {
+            queue.set_event_index(event_index);
+        }
     }
 
     fn write_status(&mut self, value: u8) {
@@ -308,7 +339,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         // A driver takes no bit back but by a reset (section 2.1.1).
         let mut set = value & DRIVER_BITS & !self.status;
         let acceptable =
-            self.driver_features & !self.offered() == 0 && self.driver_features & VERSION_1 != 0;
+            self.driver_features & !self.offered == 0 && self.driver_features & VERSION_1 != 0;
         if !acceptable {
             set &= !FEATURES_OK;
         }
@@ -317,17 +348,17 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
         self.status |= set;
         if set & FEATURES_OK != 0 {
-            let event_index = self.event_index();
-            for queue in &mut self.queues {
-                queue.set_event_index(event_index);
-            }
+            self.spread_event_index();
         }
     }
 
     fn reset(&mut self) {
+        let fresh = self.fresh_queues();
         let Self {
             base: _,
-            transport,
+            transport: _,
+            offered: _,
+            legacy,
             device,
             ram: _,
             device_features_select,
@@ -341,29 +372,45 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             fault,
         } = self;
         device.reset();
-        *device_features_select = 0;
+        match legacy {
+            // What the driver has said of pages stays, as does which words it looks at.
+            Some(Legacy { state, queue_size: _, put: _ }) => {
+                (state.broken, state.started) = (false, false);
+            }
+            None => (*device_features_select, *driver_features_select) = (0, 0),
+        }
         *driver_features = 0;
-        *driver_features_select = 0;
         *queue_select = 0;
         *status = 0;
         *interrupt_status = 0;
-        *queues = Self::fresh_queues(*transport);
+        *queues = fresh;
         *fault = None;
     }
 
-    /// The driver broke a rule: the device stops and says so (section 2.1.2).
+    /// The driver broke a rule: the device stops and, where the interface has a way to, says so
+    /// (section 2.1.2).
     fn fail(&mut self, error: QueueError) {
-        self.status |= NEEDS_RESET;
-        if self.status & DRIVER_OK != 0 {
-            self.interrupt_status |= INTERRUPT_CONFIG;
+        match &mut self.legacy {
+            Some(legacy) => legacy.state.broken = true,
+            None => {
+                self.status |= NEEDS_RESET;
+                if self.status & DRIVER_OK != 0 {
+                    self.interrupt_status |= INTERRUPT_CONFIG;
+                }
+            }
         }
         self.fault.get_or_insert(error);
     }
 
     fn notify(&mut self, index: usize) {
-        if index < self.queues.len() {
-            self.run(|device, queues, ram| device.process(index, queues, ram.mmap()));
+        let Some(queue) = self.queues.get(index) else { return };
+        if let Some(legacy) = &mut self.legacy {
+            if legacy.state.broken || !queue.is_ready() {
+                return;
+            }
+            legacy.state.started = true;
         }
+        self.run(|device, queues, ram| device.process(index, queues, ram.mmap()));
     }
 
     /// Lets the device work on its queues, if the driver has started it, and raises the interrupt
@@ -376,8 +423,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             return T::default();
         }
         let outcome = work(&mut self.device, &mut self.queues, &self.ram);
+        let on_empty = self.driver_features & NOTIFY_ON_EMPTY != 0;
         for index in 0..self.queues.len() {
-            match self.queues[index].take_interrupt(self.ram.mmap()) {
+            match self.queues[index].take_interrupt(self.ram.mmap(), on_empty) {
                 Ok(true) => self.interrupt_status |= INTERRUPT_USED,
                 Ok(false) => (),
                 Err(error) => self.fail(error),
@@ -388,129 +436,6 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             T::default()
         })
     }
-
-    /// The state to be sent.
-    pub fn save(&self) -> D::State {
-        let Self {
-            base: _,
-            transport: _,
-            device,
-            ram: _,
-            device_features_select,
-            driver_features,
-            driver_features_select,
-            queue_select,
-            status,
-            interrupt_status,
-            config_generation,
-            queues,
-            fault: _,
-        } = self;
-        let transport = VirtioMmioState {
-            device_features: self.offered(),
-            device_features_select: *device_features_select,
-            driver_features: *driver_features,
-            driver_features_select: *driver_features_select,
-            queue_select: *queue_select,
-            status: *status,
-            interrupt_status: *interrupt_status,
-            config_generation: *config_generation,
-            config: device.config().to_vec(),
-            queues: queues.iter().map(Virtqueue::save).collect(),
-        };
-        // The destination checks the same and refuses, so that a release build loses no request.
-        debug_assert_eq!(in_flight(&transport), None, "a request is in flight");
-        device.save(transport)
-    }
-
-    fn refusal(&self, reason: impl Into<String>) -> RestoreError {
-        RestoreError::new(D::NAME, format!("{}: {}", self.section_name(), reason.into()))
-    }
-
-    /// Becomes the slot that was saved. Guest memory must have its size by now, its contents are
-    /// not looked at.
-    ///
-    /// # Errors
-    /// If the state is none that this slot can be in; the slot is then unchanged.
-    pub fn restore(&mut self, state: &D::State) -> Result<(), RestoreError> {
-        let VirtioMmioState {
-            device_features,
-            device_features_select,
-            driver_features,
-            driver_features_select,
-            queue_select,
-            status,
-            interrupt_status,
-            config_generation,
-            config,
-            queues,
-        } = D::transport(state);
-        let offered = self.offered();
-        if *device_features != offered {
-            return Err(self.refusal(format!(
-                "features {device_features:#x} were offered, here they are {offered:#x}"
-            )));
-        }
-        if !self.device.takes_config(config) {
-            return Err(self.refusal("configuration space differs"));
-        }
-        if *status & !(DRIVER_BITS | NEEDS_RESET) != 0 {
-            return Err(self.refusal(format!("status {status:#x} has bits that do not exist")));
-        }
-        if *interrupt_status & !(INTERRUPT_USED | INTERRUPT_CONFIG) != 0 {
-            return Err(self.refusal("interrupt status has bits that do not exist"));
-        }
-        let acceptable = driver_features & !offered == 0 && driver_features & VERSION_1 != 0;
-        if *status & FEATURES_OK != 0 && !acceptable {
-            return Err(
-                self.refusal(format!("features {driver_features:#x} cannot have been agreed on"))
-            );
-        }
-        if *status & DRIVER_OK != 0 && *status & FEATURES_OK == 0 {
-            return Err(self.refusal("driver runs without agreed features"));
-        }
-        if queues.len() != D::QUEUES {
-            let count = queues.len();
-            return Err(self.refusal(format!("{count} queues, here there are {}", D::QUEUES)));
-        }
-        let idle = |queue: &QueueState| !queue.ready || *status & DRIVER_OK == 0;
-        if let Some(index) = queues.iter().position(|queue| queue.unfinished && idle(queue)) {
-            return Err(self.refusal(format!("queue {index} is idle and has work left")));
-        }
-        if let Some(index) = in_flight(D::transport(state)) {
-            return Err(self.refusal(format!("queue {index} has requests in flight")));
-        }
-        let event_index = *status & FEATURES_OK != 0 && driver_features & EVENT_INDEX != 0;
-        let mut restored = Vec::with_capacity(queues.len());
-        for (index, queue) in queues.iter().enumerate() {
-            let mut queue = Virtqueue::restored(queue, self.transport.queue_size, self.ram.mmap())
-                .map_err(|error| self.refusal(format!("queue {index}: {error}")))?;
-            queue.set_event_index(event_index);
-            restored.push(queue);
-        }
-        self.device.check(state).map_err(|reason| self.refusal(reason))?;
-
-        self.device.restore(state);
-        self.device_features_select = *device_features_select;
-        self.driver_features = *driver_features;
-        self.driver_features_select = *driver_features_select;
-        self.queue_select = *queue_select;
-        self.status = *status;
-        self.interrupt_status = *interrupt_status;
-        self.config_generation = *config_generation;
-        self.queues = restored;
-        self.fault = None;
-        Ok(())
-    }
-}
-
-/// The first queue that has a request taken and not given back. A device that needs a reset may
-/// have one: the chain that was malformed, which the driver gives up with the reset.
-fn in_flight(state: &VirtioMmioState) -> Option<usize> {
-    if state.status & NEEDS_RESET != 0 {
-        return None;
-    }
-    state.queues.iter().position(|queue| queue.next_available != queue.next_used)
 }
 
 fn set_low(register: &mut u64, value: u32) {

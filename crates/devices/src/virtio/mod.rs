@@ -8,12 +8,14 @@
 mod block;
 mod console;
 mod disk;
+mod legacy;
 mod mmio;
 mod net;
 mod net_backend;
 mod queue;
 mod registers;
 mod rng;
+mod state;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -24,14 +26,23 @@ use vmstate::VmState;
 pub use block::{BlockConfig, BlockError, BlockKind, VirtioBlock, VirtioBlockState};
 pub use console::{VirtioConsole, VirtioConsoleState};
 pub use disk::{BlockBackend, FileDisk, SECTOR_SIZE};
-pub use mmio::{
-    EmptySlot, VIRTIO_MMIO_SIZE, VirtioMmio, VirtioMmioState, VirtioSlot, virtio_section_name,
-};
+pub use legacy::{LegacyDevice, VirtioLegacyState};
+pub use mmio::{EmptySlot, VIRTIO_MMIO_SIZE, VirtioMmio, VirtioSlot, virtio_section_name};
 pub use net::{FRAME_MAX, VirtioNet, VirtioNetState};
 pub use net_backend::{NetBackend, NullNet};
 pub use queue::{Chain, QueueError, QueueState, Virtqueue};
 pub use rng::{RngKind, RngSource, VirtioRng, VirtioRngState};
+pub use state::VirtioMmioState;
 pub use tap::Tap;
+
+/// Which registers a slot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// Version 1 of the MMIO transport, from before virtio 1 (virtio 1.2, section 4.2.4).
+    Legacy,
+    /// Version 2, that of virtio 1 (section 4.2.2).
+    Modern,
+}
 
 /// What the transport of a machine type shows of every device in its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +51,8 @@ pub struct Transport {
     pub queue_size: u16,
     /// Features that are offered besides the device's own.
     pub features: u64,
+    /// What is read past the end of the configuration space, or across it: ones, not zeroes.
+    pub ones_past_config: bool,
 }
 
 impl Transport {
@@ -47,11 +60,24 @@ impl Transport {
     pub const FERRY_1: Self = Self {
         queue_size: 256,
         features: registers::VERSION_1 | registers::EVENT_INDEX | registers::INDIRECT,
+        ones_past_config: false,
     };
     /// That of QEMU 7.2's `microvm` with `virtio-mmio.force-legacy=false`. It offers to reset single
     /// queues, for which this transport has no register: no driver asks for it here.
-    pub const MICROVM: Self =
-        Self { queue_size: 1024, features: Self::FERRY_1.features | registers::RING_RESET };
+    pub const MICROVM: Self = Self {
+        queue_size: 1024,
+        features: Self::FERRY_1.features | registers::RING_RESET,
+        ones_past_config: true,
+    };
+    /// That of QEMU 7.2's `microvm` as it is by default, with the legacy interface.
+    const LEGACY: Self = Self {
+        queue_size: 1024,
+        features: registers::NOTIFY_ON_EMPTY
+            | registers::ANY_LAYOUT
+            | registers::EVENT_INDEX
+            | registers::INDIRECT,
+        ones_past_config: true,
+    };
 }
 
 /// A device type behind the transport.
@@ -101,6 +127,12 @@ pub trait VirtioDevice: Send {
 
     /// The transport's part of a state.
     fn transport(state: &Self::State) -> &VirtioMmioState;
+
+    /// What a state has of a slot with the legacy interface; `None` if it is not of one.
+    fn legacy(state: &Self::State) -> Option<&VirtioLegacyState> {
+        let _ = state;
+        None
+    }
 
     /// Whether this device can become the one that was saved.
     ///

@@ -19,9 +19,10 @@ use virtio_bindings::bindings::virtio_net::{
 use vmstate::VmState;
 
 use super::VirtioDevice;
-use super::mmio::{VirtioMmio, VirtioMmioState};
+use super::mmio::VirtioMmio;
 use super::net_backend::NetBackend;
 use super::queue::{QueueError, Virtqueue};
+use super::state::VirtioMmioState;
 
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;

@@ -1,5 +1,4 @@
-//! A split virtqueue of the modern interface (virtio 1.2, section 2.7): virtio-queue walks the
-//! rings, and this file adds what it leaves to its user: it says when a chain is malformed instead
+//! A split virtqueue (virtio 1.2, section 2.7): virtio-queue walks the rings, and this file adds what it leaves to its user: it says when a chain is malformed instead
 //! of passing it off as short, and honours the driver's wish for no interrupts.
 
 use std::sync::atomic::Ordering;
@@ -178,13 +177,13 @@ pub struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// A queue that is not set up.
+    /// A queue that is not set up, of `size` descriptors until the driver chooses.
     ///
     /// # Panics
     /// If `max_size` is not a power of two up to 32768; it is a constant of the device.
-    pub(super) fn new(max_size: u16) -> Self {
+    pub(super) fn new(max_size: u16, size: u16) -> Self {
         let ring = Queue::new(max_size).expect("the largest queue size is a power of two");
-        let setup = QueueState { size: max_size, ..QueueState::default() };
+        let setup = QueueState { size, ..QueueState::default() };
         Self { max_size, setup, ring, used: false }
     }
 
@@ -239,6 +238,35 @@ impl Virtqueue {
         self.ring = Self::ring_of(&state, self.max_size, memory)?;
         self.setup = state;
         Ok(())
+    }
+
+    /// What the driver has set up.
+    pub(super) fn setup(&self) -> &QueueState {
+        &self.setup
+    }
+
+    /// The driver of the legacy interface lays the queue out, in use or not: the device goes on
+    /// with the indices that it has. If `setup` cannot be a queue, this one is none from then on.
+    pub(super) fn lay_out(
+        &mut self,
+        setup: QueueState,
+        memory: &GuestMemory,
+    ) -> Result<(), QueueError> {
+        let state = QueueState {
+            next_available: self.ring.next_avail(),
+            next_used: self.ring.next_used(),
+            ..setup
+        };
+        match Self::ring_of(&state, self.max_size, memory) {
+            Ok(ring) => {
+                (self.ring, self.setup) = (ring, state);
+                Ok(())
+            }
+            Err(error) => {
+                self.setup = QueueState { ready: false, ..state };
+                Err(error)
+            }
+        }
     }
 
     /// Whether the driver and the device tell each other at which index they want to hear
@@ -350,9 +378,20 @@ impl Virtqueue {
     }
 
     /// True if requests were given back since the last call and the driver wants an interrupt.
-    pub(super) fn take_interrupt(&mut self, memory: &GuestMemory) -> Result<bool, QueueError> {
+    /// With `on_empty` it wants one in any case if no request is left.
+    pub(super) fn take_interrupt(
+        &mut self,
+        memory: &GuestMemory,
+        on_empty: bool,
+    ) -> Result<bool, QueueError> {
         if !std::mem::take(&mut self.used) {
             return Ok(false);
+        }
+        if on_empty {
+            let end = self.ring.avail_idx(memory, Ordering::Acquire).map_err(QueueError::Ring)?;
+            if end.0 == self.ring.next_avail() {
+                return Ok(true);
+            }
         }
         if self.ring.event_idx_enabled() {
             return self.ring.needs_notification(memory).map_err(QueueError::Ring);

@@ -3,7 +3,7 @@
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-    VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+    VIRTIO_F_ANY_LAYOUT, VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
@@ -12,6 +12,7 @@ use virtio_bindings::bindings::virtio_ring::{
 /// "virt", least significant byte first.
 pub(super) const MAGIC: u32 = 0x7472_6976;
 pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION_LEGACY: u32 = 1;
 /// "QEMU", least significant byte first: the board is laid out as QEMU's.
 pub(super) const VENDOR: u32 = 0x554d_4551;
 
@@ -23,9 +24,13 @@ pub(super) const REG_DEVICE_FEATURES: u64 = 0x010;
 pub(super) const REG_DEVICE_FEATURES_SELECT: u64 = 0x014;
 pub(super) const REG_DRIVER_FEATURES: u64 = 0x020;
 pub(super) const REG_DRIVER_FEATURES_SELECT: u64 = 0x024;
+/// Of the legacy interface alone (section 4.2.4), as are the two of a queue below.
+pub(super) const REG_PAGE_SIZE: u64 = 0x028;
 pub(super) const REG_QUEUE_SELECT: u64 = 0x030;
 pub(super) const REG_QUEUE_SIZE_MAX: u64 = 0x034;
 pub(super) const REG_QUEUE_SIZE: u64 = 0x038;
+pub(super) const REG_QUEUE_ALIGN: u64 = 0x03c;
+pub(super) const REG_QUEUE_PAGE: u64 = 0x040;
 pub(super) const REG_QUEUE_READY: u64 = 0x044;
 pub(super) const REG_QUEUE_NOTIFY: u64 = 0x050;
 pub(super) const REG_INTERRUPT_STATUS: u64 = 0x060;
@@ -39,6 +44,8 @@ pub(super) const REG_USED_LOW: u64 = 0x0a0;
 pub(super) const REG_USED_HIGH: u64 = 0x0a4;
 /// Shared memory regions, of which there are none: length and base read as all ones.
 pub(super) const REG_SHARED_MEMORY: std::ops::Range<u64> = 0x0b0..0x0c0;
+/// The length alone, which is all that QEMU answers.
+pub(super) const REG_SHARED_MEMORY_LENGTH: std::ops::Range<u64> = 0x0b0..0x0b8;
 pub(super) const REG_CONFIG_GENERATION: u64 = 0x0fc;
 pub(super) const CONFIG_SPACE: u64 = 0x100;
 
@@ -56,5 +63,10 @@ pub(super) const INTERRUPT_CONFIG: u8 = 2;
 
 pub(super) const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 pub(super) const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
+/// Of the legacy interface: the driver is told when the device has used up what was available,
+/// whether or not it wants interrupts (section 6.3).
+pub(super) const NOTIFY_ON_EMPTY: u64 = 1 << VIRTIO_F_NOTIFY_ON_EMPTY;
+/// Of the legacy interface: the device cares not how a request is cut into buffers (section 6.3).
+pub(super) const ANY_LAYOUT: u64 = 1 << VIRTIO_F_ANY_LAYOUT;
 pub(super) const EVENT_INDEX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 pub(super) const INDIRECT: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;

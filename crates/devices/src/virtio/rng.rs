@@ -7,8 +7,9 @@ use memory::GuestMemory;
 use vmstate::VmState;
 
 use super::VirtioDevice;
-use super::mmio::VirtioMmioState;
+use super::legacy::{LegacyDevice, VirtioLegacyState};
 use super::queue::{QueueError, Virtqueue};
+use super::state::VirtioMmioState;
 
 /// Most bytes given for one request; the driver asks again for more.
 const REQUEST_MAX: usize = 64 << 10;
@@ -98,6 +99,9 @@ pub struct VirtioRngState {
     pub kind: RngKind,
     /// State of the seeded generator; zero if the bytes come from the host.
     pub generator: [u64; 4],
+    /// There if the slot has the legacy interface, and only then; never in `ferry-1`.
+    #[vmstate(subsection = "legacy")]
+    pub legacy: Option<VirtioLegacyState>,
 }
 
 /// A virtio-rng device.
@@ -151,16 +155,21 @@ impl VirtioDevice for VirtioRng {
             RngSource::Host(_) => [0; 4],
             RngSource::Seeded(state) => *state,
         };
-        VirtioRngState { transport, kind: source.kind(), generator }
+        VirtioRngState { transport, kind: source.kind(), generator, legacy: None }
     }
 
     fn transport(state: &VirtioRngState) -> &VirtioMmioState {
-        let VirtioRngState { transport, kind: _, generator: _ } = state;
+        let VirtioRngState { transport, kind: _, generator: _, legacy: _ } = state;
         transport
     }
 
+    fn legacy(state: &VirtioRngState) -> Option<&VirtioLegacyState> {
+        let VirtioRngState { transport: _, kind: _, generator: _, legacy } = state;
+        legacy.as_ref()
+    }
+
     fn check(&self, state: &VirtioRngState) -> Result<(), String> {
-        let VirtioRngState { transport: _, kind, generator } = state;
+        let VirtioRngState { transport: _, kind, generator, legacy: _ } = state;
         if *kind != self.source.kind() {
             return Err(format!("source is {kind:?}, here it is {:?}", self.source.kind()));
         }
@@ -172,10 +181,19 @@ impl VirtioDevice for VirtioRng {
     }
 
     fn restore(&mut self, state: &VirtioRngState) {
-        let VirtioRngState { transport: _, kind: _, generator } = state;
+        let VirtioRngState { transport: _, kind: _, generator, legacy: _ } = state;
         if let RngSource::Seeded(own) = &mut self.source {
             *own = *generator;
         }
+    }
+}
+
+impl LegacyDevice for VirtioRng {
+    /// As in QEMU.
+    const QUEUE_SIZE: u16 = 8;
+
+    fn put_legacy(state: &mut VirtioRngState, legacy: VirtioLegacyState) {
+        state.legacy = Some(legacy);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
-const SECTORS: u64 = 700;
+pub(super) const SECTORS: u64 = 700;
 const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;
@@ -13,7 +13,7 @@ const GET_ID: u32 = 8;
 
 /// A disk in the test's memory, which outlives the device and fails when it is told to.
 #[derive(Clone)]
-struct MemoryDisk(Arc<Mutex<Inner>>);
+pub(super) struct MemoryDisk(Arc<Mutex<Inner>>);
 
 struct Inner {
     bytes: Vec<u8>,
@@ -22,7 +22,7 @@ struct Inner {
 }
 
 impl MemoryDisk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bytes = (0..SECTORS * SECTOR_SIZE).map(|index| (index / 512 + index) as u8).collect();
         Self(Arc::new(Mutex::new(Inner { bytes, fail: false, flushes: 0 })))
     }
@@ -31,7 +31,7 @@ impl MemoryDisk {
         work(&mut self.0.lock().unwrap())
     }
 
-    fn sector(&self, sector: u64) -> Vec<u8> {
+    pub(super) fn sector(&self, sector: u64) -> Vec<u8> {
         let start = (sector * SECTOR_SIZE) as usize;
         self.with(|inner| inner.bytes[start..start + 512].to_vec())
     }
@@ -85,7 +85,7 @@ fn started(disk: &MemoryDisk) -> Driver<VirtioBlock> {
     Driver::started(device(disk, false), 1 << 2 | 1 << 6 | 1 << 9)
 }
 
-fn header(kind: u32, sector: u64) -> [u8; 16] {
+pub(super) fn header(kind: u32, sector: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&kind.to_le_bytes());
     bytes[8..].copy_from_slice(&sector.to_le_bytes());
@@ -93,7 +93,7 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
 }
 
 /// Does one request and returns its status, the used length, and where its parts are.
-fn request(driver: &mut Driver<VirtioBlock>, parts: &[Part]) -> (u8, u32, Vec<u64>) {
+pub(super) fn request(driver: &mut Driver<VirtioBlock>, parts: &[Part]) -> (u8, u32, Vec<u64>) {
     let (head, places) = driver.submit(0, parts);
     driver.notify(0);
     let used = driver.take_used(0);

@@ -3,6 +3,7 @@
 
 mod block;
 mod console;
+mod legacy;
 mod malformed;
 mod net;
 mod rng;
@@ -63,6 +64,16 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// A ring of the legacy interface: one piece of memory, the used ring on a page of its own.
+    fn legacy(index: u64, size: u16) -> Self {
+        let table = RINGS + index * RING_STRIDE;
+        let available = table + 16 * u64::from(size);
+        let used = (available + 4 + 2 * u64::from(size) + 2).next_multiple_of(4096);
+        Self { available, used, ..Self::new(index, size) }
+    }
+}
+
 /// A guest's driver with its device.
 pub(super) struct Driver<D: VirtioDevice> {
     pub slot: VirtioMmio<D>,
@@ -88,6 +99,28 @@ impl<D: VirtioDevice> Driver<D> {
         driver.set(STATUS, 0xf);
         assert_eq!(driver.get(STATUS), 0xf);
         driver
+    }
+
+    /// Moves the device, as bytes, to a machine of the same make with the same memory: the driver
+    /// notices nothing.
+    pub fn moved(self, device: D) -> Self {
+        self.moved_into(|ram| VirtioMmio::new(BASE, Transport::FERRY_1, device, ram))
+    }
+
+    fn moved_into(self, plug: impl FnOnce(GuestRam) -> VirtioMmio<D>) -> Self {
+        let Self { slot, ram, rings, next_buffer } = self;
+        let other_ram = GuestRam::new(ram.pages() as u64 * 4096).unwrap();
+        let mut page = [0; 4096];
+        for index in 0..ram.pages() {
+            ram.read_page(index, &mut page);
+            other_ram.write_page(index, &page);
+        }
+        let section = slot.save_section();
+        let mut other = plug(other_ram.clone());
+        other.restore_section(&section).unwrap();
+        assert_eq!(other.save_section(), section);
+        assert_eq!(other.irq_level(), slot.irq_level());
+        Self { slot: other, ram: other_ram, rings, next_buffer }
     }
 
     pub fn agree(&mut self, features: u64) {
@@ -232,22 +265,45 @@ impl<D: VirtioDevice> Driver<D> {
         assert!(!self.slot.irq_level());
         status
     }
+}
 
-    /// Moves the device, as bytes, to a machine of the same make with the same memory: the driver
-    /// notices nothing.
-    pub fn moved(self, device: D) -> Self {
-        let Self { slot, ram, rings, next_buffer } = self;
-        let other_ram = GuestRam::new(MEGABYTE).unwrap();
-        let mut page = [0; 4096];
-        for index in 0..ram.pages() {
-            ram.read_page(index, &mut page);
-            other_ram.write_page(index, &page);
+impl<D: LegacyDevice> Driver<D> {
+    /// A device behind the legacy interface that nobody has touched yet.
+    pub fn legacy(device: D) -> Self {
+        let ram = GuestRam::new(MEGABYTE).unwrap();
+        let slot = VirtioMmio::new_legacy(BASE, device, ram.clone());
+        let rings = (0..D::QUEUES as u64).map(|index| Ring::legacy(index, 16)).collect();
+        Self { slot, ram, rings, next_buffer: BUFFERS }
+    }
+
+    /// A device that was brought up as Linux does it, with these features.
+    pub fn started_legacy(device: D, features: u32) -> Self {
+        let mut driver = Self::legacy(device);
+        driver.set(0x28, 4096);
+        for status in [0, 1, 3] {
+            driver.set(STATUS, status);
         }
-        let section = slot.save_section();
-        let mut other = VirtioMmio::new(BASE, Transport::FERRY_1, device, other_ram.clone());
-        other.restore_section(&section).unwrap();
-        assert_eq!(other.save_section(), section);
-        assert_eq!(other.irq_level(), slot.irq_level());
-        Self { slot: other, ram: other_ram, rings, next_buffer }
+        driver.set(0x24, 1);
+        driver.set(0x20, 0);
+        driver.set(0x24, 0);
+        driver.set(0x20, features);
+        driver.place_queues();
+        driver.set(STATUS, 7);
+        driver
+    }
+
+    pub fn place_queues(&mut self) {
+        for (index, ring) in self.rings.clone().iter().enumerate() {
+            self.set(0x30, index as u32);
+            assert_eq!((self.get(0x40), self.get(0x34)), (0, 1024));
+            self.set(0x38, ring.size.into());
+            self.set(0x3c, 4096);
+            self.set(0x40, (ring.table / 4096) as u32);
+            assert_eq!(u64::from(self.get(0x40)), ring.table / 4096);
+        }
+    }
+
+    pub fn moved_legacy(self, device: D) -> Self {
+        self.moved_into(|ram| VirtioMmio::new_legacy(BASE, device, ram))
     }
 }

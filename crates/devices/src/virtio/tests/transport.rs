@@ -36,12 +36,12 @@ fn a_slot_says_what_it_is() {
 fn an_empty_slot_has_no_device() {
     let read = |offset| {
         let mut bytes = [0xee; 4];
-        EmptySlot::read(offset, &mut bytes);
+        EmptySlot::read(Interface::Modern, offset, &mut bytes);
         u32::from_le_bytes(bytes)
     };
     assert_eq!([read(0), read(4), read(8)], [u32::from_le_bytes(*b"virt"), 2, 0]);
     let mut part = [0xee; 2];
-    EmptySlot::read(0, &mut part);
+    EmptySlot::read(Interface::Modern, 0, &mut part);
     assert_eq!(part, [0; 2]);
 }
 
