@@ -109,17 +109,18 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
                 serial: String::new(),
                 size: None,
                 read_only: index >= writable,
+                slot: None,
             });
         }
         if options.rng {
             let seed = matches!(file.clock, Some(ClockFile::Icount { .. })).then_some(0);
-            file.devices.push(DeviceFile::Rng { id: "rng0".to_owned(), seed });
+            file.devices.push(DeviceFile::Rng { id: "rng0".to_owned(), seed, slot: None });
         }
         if options.console {
-            file.devices.push(DeviceFile::Console { id: "con0".to_owned() });
+            file.devices.push(DeviceFile::Console { id: "con0".to_owned(), slot: None });
         }
         for index in 0..options.host.net.len() {
-            file.devices.push(DeviceFile::Net { id: format!("net{index}"), mac: None });
+            file.devices.push(DeviceFile::Net { id: format!("net{index}"), mac: None, slot: None });
         }
     }
     resolve(&file, host)

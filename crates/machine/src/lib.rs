@@ -41,6 +41,6 @@ pub use host::{AcceleratorChoice, CharacterBackend, DiskBackend, HostConfig, Net
 pub use mac::{format_mac, parse_mac};
 pub use machine_file::{ClockFile, CpuFile, DeviceFile, FreshFacts, MachineFile};
 pub use machine_type::MachineType;
-pub use size::{format_size, parse_size};
+pub use size::{exact_size, format_size, parse_size};
 pub use uuid::{format_uuid, parse_uuid};
 pub use virtio_interface::VirtioInterface;

@@ -19,7 +19,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ClockMode, CpuConfig, HOST_MODEL, MachineConfig, RngSource, VirtioKind};
+use crate::config::{
+    ClockMode, CpuConfig, HOST_MODEL, MachineConfig, RngSource, VirtioDevice, VirtioKind,
+};
 use crate::error::ConfigError;
 use crate::mac::{default_mac, parse_mac};
 use crate::machine_type::MachineType;
@@ -64,7 +66,8 @@ pub struct MachineFile {
     /// The clock; the host's if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockFile>,
-    /// The virtio devices, plugged in this order from slot 23 downwards.
+    /// The virtio devices, plugged in this order from slot 23 downwards, but where one says its
+    /// slot.
     #[serde(default, rename = "device", skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceFile>,
 }
@@ -122,6 +125,9 @@ pub enum DeviceFile {
         /// Whether the guest is told not to write; not if left out.
         #[serde(default)]
         read_only: bool,
+        /// The slot; the one below the device before it, and 23 for the first, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u8>,
     },
     /// An entropy source.
     Rng {
@@ -130,11 +136,17 @@ pub enum DeviceFile {
         /// Start of the byte generator; the host's entropy if left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seed: Option<u64>,
+        /// The slot; the one below the device before it, and 23 for the first, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u8>,
     },
     /// A console.
     Console {
         /// Name of the device.
         id: String,
+        /// The slot; the one below the device before it, and 23 for the first, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u8>,
     },
     /// A network device.
     Net {
@@ -144,6 +156,9 @@ pub enum DeviceFile {
         /// device's name if left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mac: Option<String>,
+        /// The slot; the one below the device before it, and 23 for the first, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u8>,
     },
 }
 
@@ -166,6 +181,14 @@ impl MachineFile {
     /// No TOML, or a key that there is not; the message has line and column.
     pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// None is known; it is the writer that can fail.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
     }
 
     /// The machine, with every default filled in.
@@ -223,7 +246,13 @@ impl MachineFile {
             Some(ClockFile::Icount { shift }) => ClockMode::Icount { shift: *shift },
         };
         for device in devices {
-            config.plug(device.kind(fresh, &uuid)?)?;
+            let kind = device.kind(fresh, &uuid)?;
+            match device.slot() {
+                None => {
+                    config.plug(kind)?;
+                }
+                Some(slot) => config.virtio.push(VirtioDevice { slot, kind }),
+            }
         }
         config.validate()?;
         Ok(config)
@@ -231,9 +260,19 @@ impl MachineFile {
 }
 
 impl DeviceFile {
+    /// The slot that the file asks for.
+    fn slot(&self) -> Option<u8> {
+        match self {
+            DeviceFile::Block { slot, .. }
+            | DeviceFile::Rng { slot, .. }
+            | DeviceFile::Console { slot, .. }
+            | DeviceFile::Net { slot, .. } => *slot,
+        }
+    }
+
     fn kind(&self, fresh: &FreshFacts<'_>, uuid: &[u8; 16]) -> Result<VirtioKind, ConfigError> {
         Ok(match self {
-            DeviceFile::Block { id, serial, size, read_only } => VirtioKind::Block {
+            DeviceFile::Block { id, serial, size, read_only, slot: _ } => VirtioKind::Block {
                 id: id.clone(),
                 serial: serial.clone(),
                 sectors: match size {
@@ -244,15 +283,15 @@ impl DeviceFile {
                 },
                 read_only: *read_only,
             },
-            DeviceFile::Rng { id, seed } => VirtioKind::Rng {
+            DeviceFile::Rng { id, seed, slot: _ } => VirtioKind::Rng {
                 id: id.clone(),
                 source: match seed {
                     None => RngSource::Host,
                     Some(seed) => RngSource::Seeded { seed: *seed },
                 },
             },
-            DeviceFile::Console { id } => VirtioKind::Console { id: id.clone() },
-            DeviceFile::Net { id, mac } => VirtioKind::Net {
+            DeviceFile::Console { id, slot: _ } => VirtioKind::Console { id: id.clone() },
+            DeviceFile::Net { id, mac, slot: _ } => VirtioKind::Net {
                 id: id.clone(),
                 mac: match mac {
                     None => default_mac(uuid, id),
@@ -278,7 +317,6 @@ fn reason(subject: &str, error: &dyn std::error::Error) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::VirtioDevice;
 
     const UUID: [u8; 16] = [9; 16];
 
@@ -380,6 +418,20 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_where_the_file_says_or_below_the_one_before() {
+        let device =
+            |id: &str, slot: &str| format!("[[device]]\nkind = \"rng\"\nid = \"{id}\"\n{slot}\n");
+        let text = device("a", "slot = 20") + &device("b", "") + &device("c", "slot = 3");
+        let slots: Vec<u8> = resolve(&text).unwrap().virtio.iter().map(|at| at.slot).collect();
+        assert_eq!(slots, [20, 19, 3]);
+        let error = resolve(&(device("a", "") + &device("b", "slot = 23"))).unwrap_err();
+        assert_eq!(error, "b: slot 23 is not below slot 23 of the device before it");
+        let error = resolve(&device("a", "slot = 24")).unwrap_err();
+        assert_eq!(error, "a: slot 24 is not 0 to 23");
+        assert!(resolve(&(device("a", "slot = 0") + &device("b", ""))).is_err());
+    }
+
+    #[test]
     fn virtio_is_modern_unless_the_type_or_the_file_says_otherwise() {
         for (text, interface) in [
             ("", VirtioInterface::Modern),
@@ -445,17 +497,18 @@ mod tests {
             virtio: Some(VirtioInterface::Legacy),
             clock: Some(ClockFile::Host {}),
             devices: vec![
-                DeviceFile::Rng { id: "rng0".into(), seed: None },
+                DeviceFile::Rng { id: "rng0".into(), seed: None, slot: Some(9) },
                 DeviceFile::Block {
                     id: "disk0".into(),
                     serial: String::new(),
                     size: None,
                     read_only: true,
+                    slot: None,
                 },
             ],
             ..MachineFile::default()
         };
-        let text = toml::to_string(&file).unwrap();
+        let text = file.to_toml().unwrap();
         assert_eq!(MachineFile::from_toml(&text), Ok(file));
     }
 }

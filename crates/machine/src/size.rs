@@ -32,6 +32,16 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     number.checked_mul(1 << shift).ok_or_else(|| refused("it does not fit 64 bits"))
 }
 
+/// Writes a size so that [`parse_size`] reads it back: in the largest unit that it is a whole number
+/// of.
+pub fn exact_size(bytes: u64) -> String {
+    let whole = UNITS.iter().rev().find(|(_, shift)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    match whole {
+        None => bytes.to_string(),
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+    }
+}
+
 /// Shows a size to a reader, in the largest unit of which there is at least one: `2.0 GiB`,
 /// `64.0 KiB`, `100 bytes`. For messages: it rounds down to a tenth.
 pub fn format_size(bytes: u64) -> String {
@@ -87,6 +97,22 @@ mod tests {
             "1iB",
         ] {
             assert!(parse_size(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_written_to_be_read() {
+        for (bytes, text) in [
+            (0, "0"),
+            (513, "513"),
+            (65536, "64K"),
+            (128 << 20, "128M"),
+            ((1 << 30) + 512, "1073742336"),
+            (3 << 40, "3T"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(exact_size(bytes), text);
+            assert_eq!(parse_size(text), Ok(bytes));
         }
     }
 
