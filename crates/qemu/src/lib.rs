@@ -9,8 +9,10 @@
 //! | read a file, whatever machine it is of | [`walk`], [`compare`] |
 //! | read and write the stream of a microvm | [`incoming`], [`send`], with [`layout`] |
 //! | turn its state into Ferry's sections and back | [`translate`] |
+//! | get the machine's configuration from QEMU, and give it back | [`config`] |
 
 pub mod compare;
+pub mod config;
 pub mod incoming;
 pub mod layout;
 pub mod peer;
