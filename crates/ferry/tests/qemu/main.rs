@@ -1,0 +1,66 @@
+//! A running Linux goes from a real QEMU into Ferry, into a fresh QEMU, and so forth, while it
+//! computes digests, writes its disk and reads it back, and counts seconds.
+//!
+//! Needs Debian's `qemu-system-x86` and what `tools/linux-guest` makes.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod traveller;
+
+use traveller::{Sending, Traveller};
+
+/// What a QEMU may be told, and how many channels that makes.
+const SENDINGS: [Sending; 4] = [
+    Sending { capabilities: &["return-path"], channels: 0 },
+    Sending { capabilities: &[], channels: 0 },
+    Sending { capabilities: &["return-path", "xbzrle"], channels: 0 },
+    Sending { capabilities: &["return-path", "multifd"], channels: 3 },
+];
+
+fn ten_hops(name: &str, cpus: u32, cpu: &str, legacy: bool) {
+    let Some(mut guest) = Traveller::boot(name, cpus, cpu, legacy) else { return };
+    for (hop, sending) in (0..5).zip(SENDINGS.iter().cycle()) {
+        let answer = guest.to_ferry(*sending);
+        println!(
+            "{name}: hop {} into Ferry: QEMU says {} ms downtime ({sending:?})",
+            2 * hop + 1,
+            answer["downtime"]
+        );
+        guest.ticks(3);
+        println!("{name}: hop {}: {}", 2 * hop + 2, guest.to_qemu().trim());
+        guest.ticks(3);
+    }
+    guest.check();
+}
+
+#[test]
+fn ten_hops_of_a_guest_with_one_cpu() {
+    ten_hops("hops1", 1, "qemu64", false);
+}
+
+#[test]
+fn ten_hops_of_a_guest_with_two_cpus() {
+    ten_hops("hops2", 2, "qemu64", false);
+}
+
+#[test]
+fn ten_hops_with_the_legacy_interface() {
+    ten_hops("legacy", 1, "qemu64", true);
+}
+
+#[test]
+fn ten_hops_of_a_nehalem() {
+    ten_hops("nehalem", 1, "Nehalem", true);
+}
+
+#[test]
+fn ten_hops_by_files() {
+    let Some(mut guest) = Traveller::boot("files", 1, "qemu64", false) else { return };
+    for _ in 0..5 {
+        guest.to_ferry_by_file();
+        guest.ticks(2);
+        guest.to_qemu_by_file();
+        guest.ticks(2);
+    }
+    guest.check();
+}
