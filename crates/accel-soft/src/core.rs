@@ -11,6 +11,7 @@ use memory::GuestRam;
 
 use crate::block::{Block, Op};
 use crate::code_cache::CodeCache;
+use crate::extensions::Extensions;
 use crate::fault::{self, Done, Fault, Trap};
 use crate::lazy_flags::LazyFlags;
 use crate::tlb::Tlbs;
@@ -111,6 +112,7 @@ pub(crate) struct Core {
     pub(crate) ram: GuestRam,
     pub(crate) code: Arc<CodeCache>,
     pub(crate) model: &'static CpuModel,
+    pub(crate) extensions: Extensions,
     pub(crate) topology: Topology,
 }
 
@@ -173,6 +175,7 @@ impl Core {
             ram,
             code,
             model,
+            extensions: Extensions::of(model),
             topology,
         };
         core.load(&CpuState::at_reset(model, topology.apic_id), 0);

@@ -16,8 +16,9 @@ const LONGEST: usize = 48;
 /// Bytes of an instruction at most (Intel SDM volume 2, section 2.3.11).
 const INSTRUCTION: usize = 15;
 
-/// The models that we offer are AMD's and know neither LZCNT, TZCNT, WBNOINVD, MPX nor CET: their
-/// encodings mean the older instruction or a hint.
+/// The models that we offer know neither LZCNT, TZCNT, WBNOINVD, MPX nor CET: their
+/// encodings mean the older instruction or a hint. Where AMD's and Intel's processors take an
+/// encoding differently, it is taken as by AMD's: QEMU does the same under every model.
 const OPTIONS: u32 = DecoderOptions::AMD
     | DecoderOptions::NO_MPFX_0FBC
     | DecoderOptions::NO_MPFX_0FBD
@@ -97,7 +98,7 @@ impl Core {
         let here = (0x1000 - offset).min(LONGEST * INSTRUCTION);
         let mut bytes = [0; LONGEST * INSTRUCTION];
         self.ram.read(physical, &mut bytes[..here]).expect("the page is RAM");
-        let mut lowering = Lowering::new(self.mode);
+        let mut lowering = Lowering::new(self.mode, self.extensions);
         let mut decoder =
             Decoder::with_ip(u32::from(self.mode.bits), &bytes[..here], self.rip, OPTIONS);
         let mut instruction = Instruction::default();

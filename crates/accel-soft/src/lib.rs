@@ -12,6 +12,7 @@ mod core;
 mod decode;
 mod deliver;
 mod descriptor;
+mod extensions;
 mod fault;
 mod float;
 mod lazy_flags;

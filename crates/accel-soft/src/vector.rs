@@ -5,10 +5,10 @@ use cpu::Bus;
 use cpu::flags as f;
 
 use crate::block::{Handler, Op};
-use crate::core::{Core, RDI};
+use crate::core::{Core, RAX, RCX, RDI, RDX};
 use crate::fault::{self, Done};
 use crate::lazy_flags::LazyFlags;
-use crate::simd::{self, COMPARE_FLAGS, Operand, Shape, SimdEnv, SimdInstruction};
+use crate::simd::{self, COMPARE_FLAGS, Operand, Shape, SimdEnv, SimdInstruction, StringResult};
 
 impl Core {
     /// What every MMX or SSE instruction asks first (Intel SDM volume 3, tables 2-1 and 13-1).
@@ -130,7 +130,9 @@ pub(crate) fn handler(instruction: &SimdInstruction) -> Handler {
     match instruction.shape {
         Shape::Copy { .. } => copy,
         Shape::Compute { .. } => compute,
+        Shape::Blend { .. } => blend,
         Shape::Compare { .. } => compare,
+        Shape::CompareStrings { .. } => compare_strings,
         Shape::MaskedStore { .. } => masked_store,
         Shape::LoadMxcsr => load_mxcsr,
         Shape::StoreMxcsr => store_mxcsr,
@@ -162,7 +164,7 @@ fn compute(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
     };
     core.check_vector(&instruction)?;
     let right = core.fetch(bus, op, source, instruction.aligned)?;
-    let left = core.fetch(bus, op, destination, false)?;
+    let left = if destination.is_memory() { 0 } else { core.fetch(bus, op, destination, false)? };
     let mut environment = SimdEnv::new(core.mxcsr);
     let result = run(&mut environment, left, right, instruction.imm);
     if instruction.may_fault_simd {
@@ -187,6 +189,41 @@ fn compare(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
     let result = run(&mut environment, left, right, 0);
     core.finish_vector(&environment)?;
     core.flags = LazyFlags::from_bits(result as u64 & COMPARE_FLAGS);
+    Ok(())
+}
+
+fn blend(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
+    let instruction = entry(core, op);
+    let Shape::Blend { destination, source, run } = instruction.shape else {
+        unreachable!("a blend")
+    };
+    core.check_vector(&instruction)?;
+    let right = core.fetch(bus, op, source, instruction.aligned)?;
+    let left = core.fetch(bus, op, destination, false)?;
+    let result = run(left, right, core.xmm[0]);
+    core.put(bus, op, destination, result, false)
+}
+
+fn compare_strings(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
+    let instruction = entry(core, op);
+    let Shape::CompareStrings { left, source, explicit, result } = instruction.shape else {
+        unreachable!("a comparison of strings")
+    };
+    core.check_vector(&instruction)?;
+    let right = core.fetch(bus, op, source, instruction.aligned)?;
+    let left = core.fetch(bus, op, left, false)?;
+    let lengths = explicit.map(|bytes| {
+        [RAX, RDX].map(|register| match bytes {
+            4 => i64::from(core.get::<u32>(register) as i32),
+            _ => core.get::<u64>(register) as i64,
+        })
+    });
+    let found = simd::compare_strings(left, right, lengths, instruction.imm);
+    match result {
+        StringResult::Index => core.set(RCX, u32::from(found.index)),
+        StringResult::Mask => core.xmm[0] = found.mask,
+    }
+    core.flags = LazyFlags::from_bits(found.flags);
     Ok(())
 }
 

@@ -75,10 +75,11 @@ fn is_integer(code: Code) -> bool {
                 | CpuidFeature::CX8
                 | CpuidFeature::CMPXCHG16B
                 | CpuidFeature::MULTIBYTENOP
+                | CpuidFeature::POPCNT
         )
     };
     code.cpuid_features().iter().all(offered)
-        || matches!(code, Code::Movnti_m32_r32 | Code::Movnti_m64_r64)
+        || matches!(code.mnemonic(), Mnemonic::Movnti | Mnemonic::Crc32)
 }
 
 /// An instruction of this code with random operands; `memory` asks for the memory form.

@@ -3,7 +3,9 @@
 
 mod real_mode;
 
-use cpu::{CpuModel, CpuState, Exit, Vcpu, msr};
+use cpu::{
+    CpuModel, CpuState, DescriptorTable, Exit, MODELS, QEMU_MODELS, Segment, Vcpu, flags as f, msr,
+};
 use real_mode::{CODE, Nothing, guest, handler};
 
 /// Writes a model-specific register in a guest, where a value is given, and then reads it; `None`
@@ -94,4 +96,148 @@ fn a_state_of_another_model_is_refused_by_name_and_changes_nothing() {
     refuse("mcg_capabilities is 0x100010a, and cpu model qemu64 has 0x10a", |state| {
         state.msrs.mcg_capabilities |= 1 << 24;
     });
+}
+
+/// The vector that an instruction raises in a real-mode guest, if any.
+fn fault(model: &'static CpuModel, instruction: &[u8]) -> Option<u64> {
+    let mut code = instruction.to_vec();
+    code.push(0xf4);
+    let (mut vcpu, _, mut state) = guest(model, &code);
+    state.cr4 |= f::CR4_OSFXSR | f::CR4_OSXMMEXCPT;
+    vcpu.set_state(&state, 0).unwrap();
+    assert_eq!(vcpu.run(&mut Nothing, 100).unwrap().exit, Exit::Idle);
+    let rip = vcpu.state(0).unwrap().rip;
+    (rip != CODE + code.len() as u64).then(|| {
+        let vector = (rip - handler(0)) / 0x10;
+        assert_eq!(rip, handler(vector as u8) + 1);
+        vector
+    })
+}
+
+#[test]
+fn an_instruction_that_the_model_does_not_offer_is_undefined() {
+    let newer: [&[u8]; 17] = [
+        &[0x0f, 0x38, 0x00, 0xca],                   // pshufb mm1, mm2
+        &[0x66, 0x0f, 0x38, 0x00, 0xca],             // pshufb xmm1, xmm2
+        &[0x66, 0x0f, 0x38, 0x1c, 0xca],             // pabsb xmm1, xmm2
+        &[0x0f, 0x3a, 0x0f, 0xca, 0x03],             // palignr mm1, mm2, 3
+        &[0x66, 0x0f, 0x38, 0x10, 0xca],             // pblendvb xmm1, xmm2, xmm0
+        &[0x66, 0x0f, 0x38, 0x17, 0xca],             // ptest xmm1, xmm2
+        &[0x66, 0x0f, 0x38, 0x2a, 0x0e, 0x00, 0x80], // movntdqa xmm1, [0x8000]
+        &[0x66, 0x0f, 0x38, 0x30, 0xca],             // pmovzxbw xmm1, xmm2
+        &[0x66, 0x0f, 0x3a, 0x0a, 0xca, 0x00],       // roundss xmm1, xmm2, 0
+        &[0x66, 0x0f, 0x3a, 0x15, 0xca, 0x00],       // pextrw edx, xmm1, 0
+        &[0x66, 0x0f, 0x3a, 0x22, 0xca, 0x00],       // pinsrd xmm1, edx, 0
+        &[0x66, 0x0f, 0x3a, 0x40, 0xca, 0xff],       // dpps xmm1, xmm2, 0xff
+        &[0x66, 0x0f, 0x38, 0x37, 0xca],             // pcmpgtq xmm1, xmm2
+        &[0x66, 0x0f, 0x3a, 0x60, 0xca, 0x00],       // pcmpestrm xmm1, xmm2, 0
+        &[0x66, 0x0f, 0x3a, 0x63, 0xca, 0x00],       // pcmpistri xmm1, xmm2, 0
+        &[0xf2, 0x0f, 0x38, 0xf1, 0xc1],             // crc32 eax, cx
+        &[0xf3, 0x0f, 0xb8, 0xc1],                   // popcnt ax, cx
+    ];
+    let nehalem = CpuModel::find("Nehalem").unwrap();
+    for instruction in newer {
+        assert_eq!(fault(ours(), instruction), Some(6), "{instruction:02x?}");
+        assert_eq!(fault(theirs(), instruction), Some(6), "{instruction:02x?}");
+        assert_eq!(fault(nehalem, instruction), None, "{instruction:02x?}");
+    }
+    let others: [&[u8]; 12] = [
+        &[0x66, 0x0f, 0x38, 0xdc, 0xca],       // aesenc xmm1, xmm2
+        &[0x66, 0x0f, 0x3a, 0x44, 0xca, 0x00], // pclmulqdq xmm1, xmm2, 0
+        &[0x0f, 0x38, 0xf0, 0x0e],             // movbe cx, [0]
+        &[0x66, 0x0f, 0x38, 0xf6, 0xca],       // adcx ecx, edx
+        &[0x0f, 0xc7, 0xf0],                   // rdrand ax
+        &[0x0f, 0x01, 0xf9],                   // rdtscp
+        &[0x0f, 0x01, 0xc8],                   // monitor
+        &[0x0f, 0x01, 0xd0],                   // xgetbv
+        &[0x0f, 0x01, 0xc1],                   // vmcall
+        &[0x0f, 0x01, 0xd8],                   // vmrun
+        &[0x0f, 0x01, 0xd9],                   // vmmcall
+        &[0x0f, 0x01, 0xdc],                   // stgi
+    ];
+    for instruction in others {
+        for model in MODELS.iter().chain(QEMU_MODELS) {
+            assert_eq!(fault(model, instruction), Some(6), "{instruction:02x?}");
+        }
+    }
+}
+
+#[test]
+fn vectors_are_refused_while_the_system_does_not_save_them() {
+    let nehalem = CpuModel::find("Nehalem").unwrap();
+    // pshufb xmm1, xmm2; pcmpistri xmm1, xmm2, 0; pblendvb xmm1, xmm2
+    for code in [
+        &[0x66, 0x0f, 0x38, 0x00, 0xca, 0xf4][..],
+        &[0x66, 0x0f, 0x3a, 0x63, 0xca, 0x00, 0xf4],
+        &[0x66, 0x0f, 0x38, 0x10, 0xca, 0xf4],
+    ] {
+        for (cr0, cr4, vector) in
+            [(0, 0, 6), (f::CR0_EM, f::CR4_OSFXSR, 6), (f::CR0_TS, f::CR4_OSFXSR, 7)]
+        {
+            let (mut vcpu, _, mut state) = guest(nehalem, code);
+            state.cr0 |= cr0;
+            state.cr4 |= cr4;
+            vcpu.set_state(&state, 0).unwrap();
+            assert_eq!(vcpu.run(&mut Nothing, 100).unwrap().exit, Exit::Idle);
+            assert_eq!(vcpu.state(0).unwrap().rip, handler(vector) + 1);
+        }
+    }
+}
+
+/// SYSENTER in long mode, and then the instruction at its entry point; the state after each, if
+/// the guest lived.
+fn enter_and_leave(model: &'static CpuModel, leave: &[u8]) -> Option<[CpuState; 2]> {
+    const TABLES: u64 = 0x3000;
+    const ENTRY: u64 = 0x7000;
+    // sysenter
+    let (mut vcpu, ram, mut state) = guest(model, &[0x0f, 0x34]);
+    for (level, entry) in [TABLES + 0x1007, TABLES + 0x2007, 0x87].into_iter().enumerate() {
+        ram.write(TABLES + 0x1000 * level as u64, &u64::to_le_bytes(entry)).unwrap();
+    }
+    ram.write(ENTRY, leave).unwrap();
+    let data = Segment { selector: 0x33, base: 0, limit: u32::MAX, attributes: 0xcf3 };
+    state.segments = [data; 6];
+    state.segments[CpuState::CS] = Segment { selector: 0x3b, attributes: 0xafb, ..data };
+    state.idt = DescriptorTable::default();
+    state.cr0 = f::CR0_PE | f::CR0_PG | f::CR0_ET | f::CR0_NE;
+    state.cr3 = TABLES;
+    state.cr4 = f::CR4_PAE;
+    state.msrs.efer = f::EFER_LME | f::EFER_LMA;
+    state.msrs.sysenter_cs = 0x10;
+    state.msrs.sysenter_esp = 0xffff_8000_0000_1000;
+    state.msrs.sysenter_eip = ENTRY;
+    state.rflags |= f::IF;
+    (state.general[1], state.general[2]) = (0x1_2345_6788, 0x1_0000_2000);
+    vcpu.set_state(&state, 0).unwrap();
+    let mut states = Vec::new();
+    for _ in 0..2 {
+        if vcpu.run(&mut Nothing, 1).unwrap().exit == Exit::Shutdown {
+            return None;
+        }
+        states.push(vcpu.state(0).unwrap());
+    }
+    states.try_into().ok()
+}
+
+#[test]
+fn sysenter_in_long_mode_is_for_intels_processors() {
+    assert!(enter_and_leave(ours(), &[0x90]).is_none());
+    let nehalem = CpuModel::find("Nehalem").unwrap();
+    let segment = |state: &CpuState, index: usize| {
+        (state.segments[index].selector, state.segments[index].attributes)
+    };
+    // sysexitq
+    let [inside, outside] = enter_and_leave(nehalem, &[0x48, 0x0f, 0x35]).unwrap();
+    assert_eq!(segment(&inside, CpuState::CS), (0x10, 0xa9b));
+    assert_eq!(segment(&inside, CpuState::SS), (0x18, 0xc93));
+    assert_eq!((inside.rip, inside.general[4]), (0x7000, 0xffff_8000_0000_1000));
+    assert_eq!(inside.rflags & f::IF, 0);
+    assert_eq!(segment(&outside, CpuState::CS), (0x33, 0xafb));
+    assert_eq!(segment(&outside, CpuState::SS), (0x3b, 0xcf3));
+    assert_eq!((outside.rip, outside.general[4]), (0x1_0000_2000, 0x1_2345_6788));
+    // sysexit
+    let [_, outside] = enter_and_leave(nehalem, &[0x0f, 0x35]).unwrap();
+    assert_eq!(segment(&outside, CpuState::CS), (0x23, 0xcfb));
+    assert_eq!(segment(&outside, CpuState::SS), (0x2b, 0xcf3));
+    assert_eq!((outside.rip, outside.general[4]), (0x2000, 0x2345_6788));
 }

@@ -202,7 +202,12 @@ fn qemu64_is_qemus() {
 }
 
 #[test]
+fn nehalem_is_qemus() {
+    compare("Nehalem");
+}
+
+#[test]
 fn every_model_is_compared() {
     let names: Vec<&str> = QEMU_MODELS.iter().map(CpuModel::name).collect();
-    assert_eq!(names, ["qemu64"]);
+    assert_eq!(names, ["qemu64", "Nehalem"]);
 }

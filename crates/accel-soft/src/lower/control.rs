@@ -96,7 +96,14 @@ impl Lowering {
                 far::system_return
             }
             Mnemonic::Sysenter => far::fast_enter,
-            Mnemonic::Sysexit | Mnemonic::Sysexitq => far::fast_exit,
+            Mnemonic::Sysexit => {
+                op.operand_size = 4;
+                far::fast_exit
+            }
+            Mnemonic::Sysexitq => {
+                op.operand_size = 8;
+                far::fast_exit
+            }
             _ if i.is_jcc_short_or_near() => jump_if(i.condition_code() as u8 - 1),
             _ => return None,
         })

@@ -9,6 +9,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register as R};
 
 use crate::block::{Block, Handler, Op};
 use crate::core::{BLOCK_RIP, Mode, NO_SEGMENT, ZERO};
+use crate::extensions::Extensions;
 use crate::ops::arithmetic as alu;
 use crate::ops::operand::{Immediate, Memory, Register};
 use crate::ops::{bits, data, far, multiply, shift, stack, system};
@@ -70,6 +71,7 @@ use {from, wide};
 
 pub(crate) struct Lowering {
     mode: Mode,
+    extensions: Extensions,
     flat: bool,
     ops: Vec<Op>,
     vectors: Vec<SimdInstruction>,
@@ -77,9 +79,10 @@ pub(crate) struct Lowering {
 }
 
 impl Lowering {
-    pub(crate) fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode, extensions: Extensions) -> Self {
         Self {
             mode,
+            extensions,
             flat: mode.bits == 64,
             ops: Vec::new(),
             vectors: Vec::new(),
@@ -214,7 +217,7 @@ impl Lowering {
             |index: u32| if index < i.op_count() { i.op_kind(index) } else { OpKind::Register };
         let size = if i.op_count() > 0 { operand_size(i, 0) } else { 0 };
         let to_memory = kind(0) == OpKind::Memory;
-        if i.has_lock_prefix() && !to_memory {
+        if i.has_lock_prefix() && !to_memory || !self.extensions.offer(i) {
             return None;
         }
         let condition = i.condition_code() as u8;
@@ -271,6 +274,10 @@ impl Lowering {
             Mnemonic::Btc => bit::<{ bits::COMPLEMENT }>(i, op, size),
             Mnemonic::Bsf => from!(kind(1), |S| wide!(size, |T| bits::scan::<T, S, false>)),
             Mnemonic::Bsr => from!(kind(1), |S| wide!(size, |T| bits::scan::<T, S, true>)),
+            Mnemonic::Popcnt => from!(kind(1), |S| wide!(size, |T| bits::count::<T, S>)),
+            Mnemonic::Crc32 => {
+                from!(kind(1), |S| wide!(operand_size(i, 1), |T| bits::checksum::<T, S>))
+            }
 
             Mnemonic::Mov => return self.moves(i, op, size),
             Mnemonic::Movnti => wide!(size, |T| data::to_memory::<T, Register>),

@@ -1,10 +1,11 @@
-//! Bit tests and scans.
+//! Bit tests, scans and counts, and checksums.
 
-use cpu::Bus;
+use cpu::{Bus, flags as f};
 
 use crate::block::Op;
 use crate::core::Core;
 use crate::fault::Done;
+use crate::lazy_flags::LazyFlags;
 use crate::ops::operand::Source;
 use crate::width::Width;
 
@@ -82,5 +83,29 @@ pub(crate) fn scan<T: Width, S: Source, const REVERSE: bool>(
     let found = if REVERSE { 63 - bits.leading_zeros() } else { bits.trailing_zeros() };
     core.set(op.first, T::of(u64::from(found)));
     core.flags.set_parts(T::of(1), false, false, false);
+    Ok(())
+}
+
+/// POPCNT: how many bits are set. Zero is told by ZF; the other flags are cleared.
+pub(crate) fn count<T: Width, S: Source>(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
+    let source: T = S::get(core, bus, op)?;
+    let bits = source.zero_extended();
+    core.set(op.first, T::of(u64::from(bits.count_ones())));
+    core.flags = LazyFlags::from_bits(if bits == 0 { f::ZF } else { 0 });
+    Ok(())
+}
+
+/// CRC32: the checksum in the destination goes on over the source, lowest byte first. The
+/// polynomial is 0x11edc6f41, bits reversed (Intel SDM volume 2).
+pub(crate) fn checksum<T: Width, S: Source>(core: &mut Core, bus: &mut dyn Bus, op: &Op) -> Done {
+    let source: T = S::get(core, bus, op)?;
+    let mut sum: u32 = core.get(op.first);
+    for byte in source.zero_extended().to_le_bytes().into_iter().take(T::BYTES) {
+        sum ^= u32::from(byte);
+        for _ in 0..8 {
+            sum = sum >> 1 ^ if sum & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    core.set(op.first, sum);
     Ok(())
 }

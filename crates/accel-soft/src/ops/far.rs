@@ -328,7 +328,8 @@ pub(crate) fn system_return(core: &mut Core, _: &mut dyn Bus, op: &Op) -> Done {
 
 /// SYSENTER. AMD processors do not offer it in long mode (AMD APM volume 3).
 pub(crate) fn fast_enter(core: &mut Core, _: &mut dyn Bus, _: &Op) -> Done {
-    if core.long_mode() {
+    let long = core.long_mode();
+    if long && !core.extensions.long_sysenter() {
         return Err(core.undefined());
     }
     let selector = core.msrs.sysenter_cs as u16 & !3;
@@ -337,27 +338,40 @@ pub(crate) fn fast_enter(core: &mut Core, _: &mut dyn Bus, _: &Op) -> Done {
     }
     core.system_flags &= !(f::VM | f::IF | f::RF);
     core.set_cpl(0);
-    core.set_segment(CpuState::CS, flat(selector, 0xc9b));
+    let width = if long { u64::MAX } else { 0xffff_ffff };
+    core.set_segment(CpuState::CS, flat(selector, if long { 0xa9b } else { 0xc9b }));
     core.set_segment(CpuState::SS, flat(selector.wrapping_add(8), 0xc93));
-    core.set_register(RSP, core.msrs.sysenter_esp & 0xffff_ffff);
-    core.rip = core.msrs.sysenter_eip & 0xffff_ffff;
+    core.set_register(RSP, core.msrs.sysenter_esp & width);
+    core.rip = core.msrs.sysenter_eip & width;
     Ok(())
 }
 
-/// SYSEXIT.
-pub(crate) fn fast_exit(core: &mut Core, _: &mut dyn Bus, _: &Op) -> Done {
-    if core.long_mode() {
+/// SYSEXIT: to 64-bit code if its operand has 64 bits, else to 32-bit code.
+pub(crate) fn fast_exit(core: &mut Core, _: &mut dyn Bus, op: &Op) -> Done {
+    if core.long_mode() && !core.extensions.long_sysenter() {
         return Err(core.undefined());
     }
     let selector = core.msrs.sysenter_cs as u16 & !3;
     if !core.protected() || selector == 0 || core.cpl != 0 {
         return Err(core.protection(0));
     }
-    core.set_cpl(3);
-    core.set_segment(CpuState::CS, flat(selector.wrapping_add(16) | 3, 0xcfb));
-    core.set_segment(CpuState::SS, flat(selector.wrapping_add(24) | 3, 0xcf3));
-    core.set_register(RSP, core.register(RCX) & 0xffff_ffff);
-    core.rip = core.register(RDX) & 0xffff_ffff;
+    let (stack, rip) = (core.register(RCX), core.register(RDX));
+    if op.operand_size == 8 {
+        if !Core::canonical(stack) || !Core::canonical(rip) {
+            return Err(core.protection(0));
+        }
+        core.set_cpl(3);
+        core.set_segment(CpuState::CS, flat(selector.wrapping_add(32) | 3, 0xafb));
+        core.set_segment(CpuState::SS, flat(selector.wrapping_add(40) | 3, 0xcf3));
+        core.set_register(RSP, stack);
+        core.rip = rip;
+    } else {
+        core.set_cpl(3);
+        core.set_segment(CpuState::CS, flat(selector.wrapping_add(16) | 3, 0xcfb));
+        core.set_segment(CpuState::SS, flat(selector.wrapping_add(24) | 3, 0xcf3));
+        core.set_register(RSP, stack & 0xffff_ffff);
+        core.rip = rip & 0xffff_ffff;
+    }
     Ok(())
 }
 

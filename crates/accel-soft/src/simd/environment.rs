@@ -11,7 +11,8 @@ pub(super) const INVALID: u32 = 1 << 0;
 pub(super) const DENORMAL: u32 = 1 << 1;
 const OVERFLOW: u32 = 1 << 3;
 const UNDERFLOW: u32 = 1 << 4;
-const PRECISION: u32 = 1 << 5;
+/// An inexact result.
+pub(super) const PRECISION: u32 = 1 << 5;
 /// All exception flags: invalid, denormal, zero divide, overflow, underflow, precision.
 const FLAGS: u32 = 0b111111;
 /// The rounding control; zero is to nearest.

@@ -1,4 +1,4 @@
-//! MMX, SSE, SSE2 and SSE3: what each instruction computes, as a table from `iced_x86::Code`.
+//! MMX, SSE to SSE4.2: what each instruction computes, as a table from `iced_x86::Code`.
 //!
 //! [`lookup`] is called once, at decode time. It says where the operands of an instruction are
 //! ([`Operand`]) and which function computes the result ([`Run`]); fetching, storing, paging and
@@ -20,8 +20,12 @@ mod integer;
 mod lanes;
 mod moves;
 mod operand;
+mod rounding;
 mod shifts;
 mod shuffles;
+mod sse4;
+mod ssse3;
+mod strings;
 mod swar;
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod tests;
@@ -29,6 +33,8 @@ mod tests;
 pub use environment::SimdEnv;
 pub use fxsave::{check_mxcsr, load_image, store_image};
 pub use operand::Operand;
+pub use sse4::Blend;
+pub use strings::compare_strings;
 
 use iced_x86::{Code, Instruction, OpKind};
 
@@ -69,14 +75,23 @@ pub enum Shape {
         /// Read, zero-extended.
         source: Operand,
     },
-    /// `destination ← run(env, destination, source, imm)`. The destination is never memory.
+    /// `destination ← run(env, destination, source, imm)`.
     Compute {
-        /// Read (always harmless: a register), then written.
+        /// Read where it is a register, then written. Memory counts as zero.
         destination: Operand,
         /// Register, memory or [`Operand::None`].
         source: Operand,
         /// The computation.
         run: Run,
+    },
+    /// `destination ← run(destination, source, XMM0)`.
+    Blend {
+        /// Read, then written.
+        destination: Operand,
+        /// Register or memory.
+        source: Operand,
+        /// The choice.
+        run: Blend,
     },
     /// `RFLAGS.{ZF,PF,CF} ← run(env, left, source, 0)`; OF, SF and AF become 0.
     Compare {
@@ -86,6 +101,18 @@ pub enum Shape {
         source: Operand,
         /// Its result holds ZF, PF and CF at their RFLAGS places, nothing else.
         run: Run,
+    },
+    /// [`compare_strings`]`(left, source, lengths, imm)`: sets CF, ZF, SF and OF, clears AF and PF,
+    /// and leaves its result in ECX or XMM0.
+    CompareStrings {
+        /// The XMM register on the left.
+        left: Operand,
+        /// Register or memory.
+        source: Operand,
+        /// The lengths are in rAX and rDX, signed, of so many bytes; else the strings end at zeroes.
+        explicit: Option<u8>,
+        /// What is kept of the result.
+        result: StringResult,
     },
     /// MASKMOVQ, MASKMOVDQU: byte `i` of `data` is stored at `seg:[rDI + i]` where bit 7 of byte
     /// `i` of `mask` is set ([`byte_mask`]). No alignment is asked for.
@@ -107,6 +134,15 @@ pub enum Shape {
     Emms,
 }
 
+/// What a comparison of strings leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StringResult {
+    /// An index, in ECX.
+    Index,
+    /// A mask, in XMM0.
+    Mask,
+}
+
 /// ZF, PF and CF at their places in RFLAGS: what [`Shape::Compare`] may change, with
 /// OF, SF and AF, which it clears.
 pub const COMPARE_FLAGS: u64 = 0x8d5;
@@ -119,15 +155,17 @@ pub fn byte_mask(value: u128) -> u16 {
     (gather(value as u64) | gather((value >> 64) as u64) << 8) as u16
 }
 
-/// How to run `instruction`; `None` when it is not MMX, SSE, SSE2 or SSE3, or is one of those that
-/// are not SIMD computations (PREFETCHh, MOVNTI, FISTTP, FXSAVE, FXRSTOR).
+/// How to run `instruction`; `None` when it is not MMX or SSE up to SSE4.2, or is one of those that
+/// are not SIMD computations (PREFETCHh, MOVNTI, FISTTP, FXSAVE, FXRSTOR, CRC32).
 pub fn lookup(instruction: &Instruction) -> Option<SimdInstruction> {
     let code = instruction.code();
     let (shape, may_fault_simd) = shape(instruction)?;
     let operands = match shape {
         Shape::Copy { destination, source }
         | Shape::Compute { destination, source, .. }
-        | Shape::Compare { left: destination, source, .. } => [destination, source],
+        | Shape::Blend { destination, source, .. }
+        | Shape::Compare { left: destination, source, .. }
+        | Shape::CompareStrings { left: destination, source, .. } => [destination, source],
         Shape::MaskedStore { data, mask, .. } => [data, mask],
         Shape::LoadMxcsr | Shape::StoreMxcsr | Shape::Fence | Shape::Emms => [Operand::None; 2],
     };
@@ -144,11 +182,17 @@ pub fn lookup(instruction: &Instruction) -> Option<SimdInstruction> {
             | Code::Movupd_xmmm128_xmm
             | Code::Movdqu_xmmm128_xmm
             | Code::Lddqu_xmm_m128
-    );
+    ) || matches!(shape, Shape::CompareStrings { .. });
     let last = instruction.op_count().saturating_sub(1);
     Some(SimdInstruction {
         shape,
         imm: match instruction.try_op_kind(last) {
+            // The memory operand of INSERTPS is one element; the immediate chooses none of it.
+            Ok(OpKind::Immediate8)
+                if code == Code::Insertps_xmm_xmmm32_imm8 && memory_bytes.is_some() =>
+            {
+                instruction.immediate8() & 0x3f
+            }
             Ok(OpKind::Immediate8) => instruction.immediate8(),
             _ => 0,
         },
@@ -170,13 +214,24 @@ fn shape(instruction: &Instruction) -> Option<(Shape, bool)> {
     if let Some(run) = compare::flags(code) {
         return Some((Shape::Compare { left: destination, source, run }, true));
     }
+    if let Some(run) = sse4::flags(code) {
+        return Some((Shape::Compare { left: destination, source, run }, false));
+    }
+    if let Some(run) = sse4::blend(code) {
+        return Some((Shape::Blend { destination, source, run }, false));
+    }
     let quiet = integer::run(code)
         .or_else(|| shuffles::run(code))
         .or_else(|| shifts::run(code))
+        .or_else(|| ssse3::run(code))
+        .or_else(|| sse4::run(code))
         .or_else(|| approximate::run(code))
         .map(|run| (run, false));
     let (run, may_fault) = quiet
-        .or_else(|| arithmetic::run(code).or_else(|| compare::run(code)).map(|run| (run, true)))
+        .or_else(|| {
+            let run = arithmetic::run(code).or_else(|| compare::run(code));
+            run.or_else(|| rounding::run(code)).map(|run| (run, true))
+        })
         .or_else(|| conversion::run(code))?;
     Some((Shape::Compute { destination, source, run }, may_fault))
 }

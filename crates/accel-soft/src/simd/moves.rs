@@ -1,6 +1,6 @@
 //! Moves, loads and stores, and the instructions that only touch state.
 
-use super::{Operand, Shape};
+use super::{Operand, Shape, StringResult};
 use iced_x86::{Code, Instruction};
 
 /// The shape of a move; `None` when `instruction` is not one.
@@ -33,6 +33,7 @@ pub(super) fn shape(instruction: &Instruction) -> Option<Shape> {
         | Code::Movntps_m128_xmm
         | Code::Movntpd_m128_xmm
         | Code::Movntdq_m128_xmm
+        | Code::Movntdqa_xmm_m128
         | Code::Movq_mm_mmm64
         | Code::Movq_mmm64_mm
         | Code::Movntq_m64_mm
@@ -60,9 +61,24 @@ pub(super) fn shape(instruction: &Instruction) -> Option<Shape> {
         Code::Movlhps_xmm_xmm => (destination.high(), source.low(8)),
         Code::Movhlps_xmm_xmm => (destination.low(8), source.high()),
 
-        code => return state(code, instruction),
+        code => return state(code, instruction).or_else(|| strings(instruction)),
     };
     Some(Shape::Copy { destination, source })
+}
+
+/// Comparisons of strings: where the lengths are, and where the result goes.
+fn strings(instruction: &Instruction) -> Option<Shape> {
+    let (explicit, result) = match instruction.code() {
+        Code::Pcmpistri_xmm_xmmm128_imm8 => (None, StringResult::Index),
+        Code::Pcmpistrm_xmm_xmmm128_imm8 => (None, StringResult::Mask),
+        Code::Pcmpestri_xmm_xmmm128_imm8 => (Some(4), StringResult::Index),
+        Code::Pcmpestrm_xmm_xmmm128_imm8 => (Some(4), StringResult::Mask),
+        Code::Pcmpestri64_xmm_xmmm128_imm8 => (Some(8), StringResult::Index),
+        Code::Pcmpestrm64_xmm_xmmm128_imm8 => (Some(8), StringResult::Mask),
+        _ => return None,
+    };
+    let (left, source) = (Operand::of(instruction, 0), Operand::of(instruction, 1));
+    Some(Shape::CompareStrings { left, source, explicit, result })
 }
 
 /// Masked stores, MXCSR, fences, EMMS.

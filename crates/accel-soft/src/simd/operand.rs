@@ -30,7 +30,7 @@ pub enum Operand {
     },
     /// The instruction's memory operand.
     Memory {
-        /// 2, 4, 8 or 16.
+        /// 1, 2, 4, 8 or 16.
         bytes: u8,
     },
 }

@@ -111,7 +111,7 @@ impl Guest {
         write(GDT + 8, 0x00af_9b00_0000_ffff);
         write(GDT + 16, 0x00cf_9300_0000_ffff);
         write(TSS + 36, FAULT_STACK);
-        let model = CpuModel::find("qemu64").unwrap();
+        let model = CpuModel::find("Nehalem").unwrap();
         let vcpu = SoftAccelerator::new(ram.clone()).vcpu(model, Topology { apic_id: 0, count: 1 });
         let mut fresh = CpuState::at_reset(model, 0);
         let data = Segment { selector: 16, base: 0, limit: u32::MAX, attributes: 0xc93 };

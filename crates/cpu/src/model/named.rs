@@ -11,15 +11,18 @@ pub(super) const INTEL: [u8; 12] = *b"GenuineIntel";
 const RECOVERY: u64 = 1 << 24;
 
 /// Every model of Ferry's own machines.
-pub const MODELS: &[CpuModel] = &[QEMU64];
+pub const MODELS: &[CpuModel] = &[QEMU64, NEHALEM];
 
 /// Every model of the machines that are QEMU's, with all that QEMU's guests see: the vCPUs are the
 /// cores of one package, and a model-specific register that is not known reads as zero.
-pub const QEMU_MODELS: &[CpuModel] = &[as_in_qemu(CpuModel {
-    extended_ecx: QEMU64.extended_ecx | SVM,
-    machine_check: QEMU64.machine_check | RECOVERY,
-    ..QEMU64
-})];
+pub const QEMU_MODELS: &[CpuModel] = &[
+    as_in_qemu(CpuModel {
+        extended_ecx: QEMU64.extended_ecx | SVM,
+        machine_check: QEMU64.machine_check | RECOVERY,
+        ..QEMU64
+    }),
+    as_in_qemu(NEHALEM),
+];
 
 const fn as_in_qemu(model: CpuModel) -> CpuModel {
     CpuModel { arrangement: Arrangement::Cores, ignores_unknown_msrs: true, ..model }
@@ -61,6 +64,28 @@ const QEMU64: CpuModel = CpuModel {
     // Ten banks, MCG_CTL present, software error recovery not offered.
     machine_check: 10 | 1 << 8,
     microcode: msr::MICROCODE_REVISION_OF_AMD,
+    arrangement: Arrangement::Packages,
+    ignores_unknown_msrs: false,
+    listed: None,
+};
+
+/// `Nehalem`: what x86-64-v2 asks for, and little more.
+const NEHALEM: CpuModel = CpuModel {
+    name: "Nehalem",
+    vendor: INTEL,
+    brand: "Intel Core i7 9xx (Nehalem Core i7, IBRS update)",
+    // Family 6, model 26, stepping 3.
+    signature: 0x0001_06a3,
+    features_edx: FEATURES_EDX,
+    // SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT.
+    features_ecx: bits(&[0, 9, 13, 19, 20, 23]),
+    extended_edx: EXTENDED_EDX,
+    extended_ecx: bits(&[0]),
+    physical_bits: 40,
+    highest_leaf: 0xb,
+    highest_extended: 0x8000_0008,
+    machine_check: 10 | 1 << 8 | RECOVERY,
+    microcode: msr::MICROCODE_REVISION_OF_INTEL,
     arrangement: Arrangement::Packages,
     ignores_unknown_msrs: false,
     listed: None,

@@ -1,4 +1,4 @@
-//! Every MMX, SSE, SSE2 and SSE3 instruction that Ferry's decoder knows, encoded.
+//! Every instruction of MMX and of SSE to SSE4.2 that Ferry's decoder knows, encoded.
 
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind as Kind,
@@ -29,12 +29,25 @@ fn is_elsewhere(code: Code) -> bool {
             | Code::Prefetcht2_m8
             | Code::Movnti_m32_r32
             | Code::Movnti_m64_r64
+            | Code::Crc32_r32_rm8
+            | Code::Crc32_r64_rm8
+            | Code::Crc32_r32_rm16
+            | Code::Crc32_r32_rm32
+            | Code::Crc32_r64_rm64
     )
 }
 
 /// All forms of all instructions; immediates come in several values.
 pub fn forms() -> Vec<Form> {
-    let sets = [CpuidFeature::MMX, CpuidFeature::SSE, CpuidFeature::SSE2, CpuidFeature::SSE3];
+    let sets = [
+        CpuidFeature::MMX,
+        CpuidFeature::SSE,
+        CpuidFeature::SSE2,
+        CpuidFeature::SSE3,
+        CpuidFeature::SSSE3,
+        CpuidFeature::SSE4_1,
+        CpuidFeature::SSE4_2,
+    ];
     let forms: Vec<Form> = Code::values()
         .filter(|code| code.cpuid_features().iter().any(|feature| sets.contains(feature)))
         .filter(|code| !is_elsewhere(*code))
@@ -111,8 +124,16 @@ fn with_immediates(form: Form) -> Vec<Form> {
     if !form.immediate {
         return vec![form];
     }
-    let values = (0..40).chain([0x40, 0x4e, 0x7f, 0x80, 0x81, 0xb1, 0xd8, 0xe4, 0xfe, 0xff]);
+    // The immediates of SSE4 are made of fields, each of which has a meaning.
+    let fields = form
+        .code
+        .cpuid_features()
+        .iter()
+        .any(|set| matches!(set, CpuidFeature::SSE4_1 | CpuidFeature::SSE4_2));
+    let some = [0x40, 0x4e, 0x7f, 0x80, 0x81, 0xb1, 0xd8, 0xe4, 0xfe, 0xff];
+    let values: Vec<u8> = if fields { (0..=255).collect() } else { (0..40).chain(some).collect() };
     values
+        .into_iter()
         .map(|value| {
             let mut instruction = form.instruction;
             instruction.set_immediate8(value);

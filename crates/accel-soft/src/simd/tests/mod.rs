@@ -9,7 +9,7 @@ mod operands;
 
 use super::{SimdInstruction, lookup};
 use enumeration::{Form, forms};
-use iced_x86::Code;
+use iced_x86::{Code, Mnemonic};
 use model::Model;
 use native::{MEMORY, Native};
 use operands::Random;
@@ -45,7 +45,7 @@ fn every_instruction_of_the_instruction_sets_is_in_the_table() {
 
 #[test]
 fn instructions_of_other_sets_are_not_in_the_table() {
-    for code in [Code::Pabsb_xmm_xmmm128, Code::Ptest_xmm_xmmm128, Code::D3NOW_Pfadd_mm_mmm64] {
+    for code in [Code::Aesenc_xmm_xmmm128, Code::D3NOW_Pfadd_mm_mmm64] {
         let form = enumeration::form(code, false).expect("has a register form");
         assert!(lookup(&form.instruction).is_none(), "{code:?}");
     }
@@ -64,7 +64,13 @@ fn every_instruction_computes_what_the_host_computes() {
             let before = Model::random(&mut random, form.code);
             let mut ours = before.clone();
             let our_fault = ours.run(&simd, 16);
-            let (theirs, their_fault) = before.run_native(&mut native, 16);
+            let (mut theirs, their_fault) = before.run_native(&mut native, 16);
+            // In which order products are added is the processor's own matter, and with it which
+            // of several NaNs is kept.
+            if matches!(form.code.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd) {
+                ours.forget_payloads(form.code);
+                theirs.forget_payloads(form.code);
+            }
             if our_fault != their_fault || ours != theirs {
                 wrong.push(format!(
                     "{:?} {:02x?}: mxcsr {:#x}, operands {:032x} {:032x} (or [rdi] {:02x?}); \

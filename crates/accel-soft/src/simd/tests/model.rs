@@ -1,12 +1,12 @@
 //! A processor small enough to run one SIMD instruction: what the table promises, spelled out.
 
 use super::super::{
-    COMPARE_FLAGS, Operand, Shape, SimdEnv, SimdInstruction, byte_mask, check_mxcsr, load_image,
-    store_image,
+    COMPARE_FLAGS, Operand, Shape, SimdEnv, SimdInstruction, StringResult, byte_mask, check_mxcsr,
+    compare_strings, load_image, store_image,
 };
 use super::native::{MEMORY, Native, State};
 use super::operands::Random;
-use iced_x86::Code;
+use iced_x86::{Code, Mnemonic};
 
 const ALL_STATUS_FLAGS: u64 = COMPARE_FLAGS;
 
@@ -18,6 +18,8 @@ pub struct Model {
     pub mm: [u64; 8],
     pub mxcsr: u32,
     pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
     pub flags: u64,
     pub memory: [u8; MEMORY],
     /// x87 TOP.
@@ -37,11 +39,23 @@ impl Model {
             let reserved = if random.below(2) == 0 { 0 } else { 0x4_0000 << random.below(14) };
             memory[16..20].copy_from_slice(&(random.mxcsr() | reserved).to_le_bytes());
         }
+        let is_text = matches!(
+            code.mnemonic(),
+            Mnemonic::Pcmpestri | Mnemonic::Pcmpestrm | Mnemonic::Pcmpistri | Mnemonic::Pcmpistrm
+        );
+        if is_text {
+            memory[16..32].copy_from_slice(&random.text().to_le_bytes());
+        }
+        let length = |random: &mut Random| {
+            if is_text { random.length() } else { random.next() >> random.below(64) }
+        };
         Model {
-            xmm: std::array::from_fn(|_| random.register()),
+            xmm: std::array::from_fn(|_| if is_text { random.text() } else { random.register() }),
             mm: std::array::from_fn(|_| random.register() as u64),
             mxcsr: random.mxcsr(),
-            rax: random.next() >> random.below(64),
+            rax: length(random),
+            rcx: random.next(),
+            rdx: length(random),
             flags: ALL_STATUS_FLAGS,
             memory,
             top: random.below(8) as u8,
@@ -49,9 +63,25 @@ impl Model {
         }
     }
 
+    /// Makes every NaN in XMM1, of the precision of this dot product, the same.
+    pub fn forget_payloads(&mut self, code: Code) {
+        let width = if code.mnemonic() == Mnemonic::Dpps { 32 } else { 64 };
+        for place in (0..128).step_by(width) {
+            let element = (self.xmm[1] >> place) as u64;
+            let is_nan = if width == 32 {
+                f32::from_bits(element as u32).is_nan()
+            } else {
+                f64::from_bits(element).is_nan()
+            };
+            if is_nan {
+                self.xmm[1] |= (u128::from(u64::MAX) >> (64 - width)) << place;
+            }
+        }
+    }
+
     /// What differs between this, the host's state, and Ferry's.
     pub fn differences(&self, here: &Model) -> Vec<String> {
-        let Model { xmm, mm, mxcsr, rax, flags, memory, top, tags } = self;
+        let Model { xmm, mm, mxcsr, rax, rcx, rdx, flags, memory, top, tags } = self;
         let mut found = Vec::new();
         let mut note = |name: String, host: u128, here: u128| {
             if host != here {
@@ -69,6 +99,8 @@ impl Model {
         }
         note("mxcsr".into(), (*mxcsr).into(), here.mxcsr.into());
         note("rax".into(), (*rax).into(), here.rax.into());
+        note("rcx".into(), (*rcx).into(), here.rcx.into());
+        note("rdx".into(), (*rdx).into(), here.rdx.into());
         note("flags".into(), (*flags).into(), here.flags.into());
         note("top".into(), (*top).into(), here.top.into());
         note("tags".into(), (*tags).into(), here.tags.into());
@@ -141,6 +173,25 @@ impl Model {
                     self.flags = self.flags & !COMPARE_FLAGS | flags;
                 }
             }
+            Shape::Blend { destination, source, run } => {
+                let (old, source) = (self.read(destination, offset), self.read(source, offset));
+                result = Some((destination, run(old, source, self.xmm[0])));
+            }
+            Shape::CompareStrings { left, source, explicit, result } => {
+                let (left, source) = (self.read(left, offset), self.read(source, offset));
+                let lengths = explicit.map(|bytes| {
+                    [self.rax, self.rdx].map(|length| match bytes {
+                        4 => i64::from(length as i32),
+                        _ => length as i64,
+                    })
+                });
+                let found = compare_strings(left, source, lengths, simd.imm);
+                match result {
+                    StringResult::Index => self.rcx = found.index.into(),
+                    StringResult::Mask => self.xmm[0] = found.mask,
+                }
+                self.flags = found.flags;
+            }
             Shape::MaskedStore { data, mask, bytes } => {
                 let (data, mask) = (self.read(data, offset), byte_mask(self.read(mask, offset)));
                 for index in (0..usize::from(bytes)).filter(|index| mask >> index & 1 == 1) {
@@ -188,7 +239,7 @@ impl Model {
             let slot = stack_slot(register, self.top);
             state.image[slot..slot + 8].copy_from_slice(&value.to_le_bytes());
         }
-        state.rax = self.rax;
+        (state.rax, state.rcx, state.rdx) = (self.rax, self.rcx, self.rdx);
         state.memory.0 = self.memory;
     }
 
@@ -206,6 +257,8 @@ impl Model {
             }),
             mxcsr,
             rax: state.rax,
+            rcx: state.rcx,
+            rdx: state.rdx,
             flags: state.flags & COMPARE_FLAGS,
             memory: state.memory.0,
             top,

@@ -19,6 +19,10 @@ pub struct State {
     after: [u8; 512],
     /// RAX.
     pub rax: u64,
+    /// RCX.
+    pub rcx: u64,
+    /// RDX.
+    pub rdx: u64,
     /// RFLAGS after the instruction.
     pub flags: u64,
     host_mxcsr: u32,
@@ -38,6 +42,8 @@ impl State {
             image: [0; 512],
             after: [0; 512],
             rax: 0,
+            rcx: 0,
+            rdx: 0,
             flags: 0,
             host_mxcsr: 0,
             memory: Memory([0; MEMORY]),
@@ -104,8 +110,8 @@ impl Native {
         Native { page: page.cast(), landing: 0, previous, _alone: alone }
     }
 
-    /// Makes `instruction` (encoded) the one that [`Native::run`] runs. It may use RAX, [RDI] and
-    /// all vector registers.
+    /// Makes `instruction` (encoded) the one that [`Native::run`] runs. It may use RAX, RCX, RDX,
+    /// [RDI] and all vector registers.
     #[expect(unsafe_code, reason = "writes the executable page")]
     pub fn load(&mut self, instruction: &[u8]) {
         let field = |offset: usize| (offset as u32).to_le_bytes();
@@ -119,9 +125,13 @@ impl Native {
         put(&[0x0f, 0xae, 0x9e], &field(std::mem::offset_of!(State, host_mxcsr))); // stmxcsr
         put(&[0x48, 0x0f, 0xae, 0x8e], &field(std::mem::offset_of!(State, image))); // fxrstor64
         put(&[0x48, 0x8b, 0x86], &field(std::mem::offset_of!(State, rax))); // mov rax, [..]
+        put(&[0x48, 0x8b, 0x8e], &field(std::mem::offset_of!(State, rcx))); // mov rcx, [..]
+        put(&[0x48, 0x8b, 0x96], &field(std::mem::offset_of!(State, rdx))); // mov rdx, [..]
         put(&[0x68], &FLAGS.to_le_bytes()); // push
         put(&[0x9d], &[]); // popfq
         let landing = put(instruction, &[]);
+        put(&[0x48, 0x89, 0x8e], &field(std::mem::offset_of!(State, rcx))); // mov [..], rcx
+        put(&[0x48, 0x89, 0x96], &field(std::mem::offset_of!(State, rdx))); // mov [..], rdx
         put(&[0x9c, 0x59], &[]); // pushfq, pop rcx
         put(&[0x48, 0x89, 0x8e], &field(std::mem::offset_of!(State, flags))); // mov [..], rcx
         put(&[0x48, 0x89, 0x86], &field(std::mem::offset_of!(State, rax))); // mov [..], rax

@@ -43,6 +43,32 @@ impl Random {
         }
     }
 
+    /// A register of few different characters, of one byte or two, with zeroes among them.
+    pub fn text(&mut self) -> u128 {
+        let alphabet = [b'a', b'b', b'c', 0xe1];
+        let zeroes = self.below(20);
+        let wide = self.below(2) == 0;
+        let mut bytes: [u8; 16] = std::array::from_fn(|_| {
+            if zeroes != 0 && self.below(zeroes) == 0 { 0 } else { self.pick(&alphabet) }
+        });
+        if wide {
+            let high = self.pick(&[0, 0, 1, 0xff]);
+            bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = high);
+        }
+        u128::from_le_bytes(bytes)
+    }
+
+    /// A length in a register: mostly one that fits, of either sign, or one that is too long.
+    pub fn length(&mut self) -> u64 {
+        match self.below(8) {
+            0 => self.next(),
+            1 => self.pick(&[1 << 31, 1 << 32, 1 << 63, u64::MAX, 0x8000_0001, 0xffff_ffff]),
+            2 => self.below(20).wrapping_neg(),
+            3 => u64::from((self.below(20) as u32).wrapping_neg()),
+            _ => self.below(20),
+        }
+    }
+
     /// Bits of a single-precision number.
     pub fn single(&mut self) -> u32 {
         let sign = (self.next() as u32) & 1 << 31;
