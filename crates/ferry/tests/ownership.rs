@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::relay::{Cut, Relay};
+use common::relay::{Cut, Fault, Relay};
 use common::{Host, Running, accelerators, text};
 
 /// Type of the frames that pass the guest on (docs/migration.md).
@@ -146,7 +146,7 @@ fn cut_move(here: &Host, there: &Host, more: &[&str], kind: u8) -> (Running, Run
     let mut source = here.start(&here.run(more));
     source.round();
     let (receiver, address) = there.receiver(more);
-    let relay = Relay::start(&address, Cut::Frame(kind));
+    let relay = Relay::start(&address, Cut::Frame(kind), Fault::Cut);
     let moved = here.ferry(&["migrate", "vm", &relay.address, "--downtime-limit", "2000"]);
     (source, receiver, text(&moved))
 }
@@ -208,23 +208,27 @@ fn without_a_record_the_operator_decides() {
 
 /// A sample, with real processes, of what the simulator does after every byte.
 #[test]
-fn a_link_that_is_cut_after_some_byte_leaves_one_guest() {
-    for accel in accelerators("cuts after some bytes") {
-        cut_after_some_byte(accel);
+fn a_link_that_fails_after_some_byte_leaves_one_guest() {
+    for accel in accelerators("links that fail after some bytes") {
+        fails_after_some_byte(accel);
     }
 }
 
-fn cut_after_some_byte(accel: &'static str) {
-    let mut places = vec![Cut::Never];
+/// What each side takes for silence, in milliseconds.
+const IDLE: &str = "1000";
+
+fn fails_after_some_byte(accel: &'static str) {
+    let mut places = vec![(Cut::Never, Fault::Cut)];
     let mut ends = [0, 0];
-    while let Some(cut) = places.pop() {
+    while let Some((cut, fault)) = places.pop() {
         let (here, there) = (Host::on("byte-here", accel), Host::on("byte-there", accel));
         let disk = disk(&here);
         let mut source = here.start(&here.run(&["--disk", &disk]));
         source.round();
-        let (mut receiver, address) = there.receiver(&["--disk", &disk]);
-        let relay = Relay::start(&address, cut);
-        let moved = here.ferry(&["migrate", "vm", &relay.address, "--downtime-limit", "2000"]);
+        let (mut receiver, address) = there.receiver(&["--disk", &disk, "--idle-timeout", IDLE]);
+        let relay = Relay::start(&address, cut, fault);
+        let options = ["--downtime-limit", "2000", "--idle-timeout", IDLE];
+        let moved = here.ferry(&[&["migrate", "vm", &relay.address][..], &options].concat());
         until("a decision", || {
             let states = (here.state("vm"), there.state("vm"));
             states.0.as_deref() != Some("unconfirmed") && states != (None, None)
@@ -232,22 +236,29 @@ fn cut_after_some_byte(accel: &'static str) {
         let went = here.state("vm").is_none();
         let record = owner(&here, &disk, "record");
         let side = if went { &there } else { &here };
-        assert!(record.contains(&owner(side, "vm", "process")), "{cut:?}: {record}");
+        let what = format!("{fault:?} after {cut:?}: {}", text(&moved));
+        assert!(record.contains(&owner(side, "vm", "process")), "{what}: {record}");
         if went {
-            assert!(moved.status.success(), "{cut:?}: {}", text(&moved));
-            assert!(source.child.wait().unwrap().success(), "{cut:?}");
+            assert!(moved.status.success(), "{what}");
+            assert!(source.child.wait().unwrap().success(), "{what}");
             goes_on(&mut receiver);
         } else {
-            assert!(!receiver.child.wait().unwrap().success(), "{cut:?}");
+            assert!(!receiver.child.wait().unwrap().success(), "{what}");
             goes_on(&mut source);
         }
         ends[usize::from(went)] += 1;
         if cut == Cut::Never {
             let (sent, answered) = relay.passed();
-            places.extend([0, 31, 40, sent / 3, sent / 2].map(Cut::Sent));
-            places.extend([0, 20, 32, 41, answered - 80, answered - 5].map(Cut::Answered));
+            let out = [0, 31, 40, sent / 3, sent / 2].map(Cut::Sent);
+            let back = [0, 20, 32, 41, answered - 80, answered - 5].map(Cut::Answered);
+            for place in out.into_iter().chain(back) {
+                places.extend([Fault::Cut, Fault::Reset, Fault::Stall].map(|fault| (place, fault)));
+            }
         }
     }
-    println!("{accel}: {} times it stayed, {} times it went", ends[0], ends[1]);
+    println!(
+        "{accel}: cut, reset and stalled: {} times it stayed, {} times it went",
+        ends[0], ends[1]
+    );
     assert!(ends[0] > 0 && ends[1] > 0, "{ends:?}");
 }

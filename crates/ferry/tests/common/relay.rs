@@ -1,12 +1,12 @@
-//! A relay between two hosts that cuts the connection at a chosen place.
+//! A relay between two hosts that cuts, resets or stalls the connection at a chosen place.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-/// Where it cuts.
+/// Where it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Before the first frame of this type (docs/migration.md).
@@ -17,6 +17,17 @@ pub enum Cut {
     Answered(u64),
     /// Nowhere.
     Never,
+}
+
+/// How it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Both ways end, as if each side had ended it.
+    Cut,
+    /// Both ends are reset: what they have not read may be lost.
+    Reset,
+    /// Nothing passes any more, either way, and nothing ends.
+    Stall,
 }
 
 /// Relays one connection to `tcp:HOST:PORT`.
@@ -59,39 +70,63 @@ fn before_frame(seen: &[u8], greeted: &mut bool, kind: u8) -> (usize, bool) {
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, cut: Cut, most: u64, passed: &AtomicU64) {
-    let (mut seen, mut greeted) = (Vec::new(), false);
-    let mut buffer = [0; 65536];
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => count,
+/// One direction of the relay.
+struct Pump {
+    from: TcpStream,
+    to: TcpStream,
+    cut: Cut,
+    fault: Fault,
+    most: u64,
+    passed: Arc<AtomicU64>,
+    /// Nothing passes any more, in either direction.
+    stalled: Arc<AtomicBool>,
+}
+
+impl Pump {
+    fn run(mut self) {
+        let (mut seen, mut greeted) = (Vec::new(), false);
+        let mut buffer = [0; 65536];
+        let failed = loop {
+            let count = match self.from.read(&mut buffer) {
+                Ok(0) | Err(_) => break false,
+                Ok(count) => count,
+            };
+            seen.extend_from_slice(&buffer[..count]);
+            let (mut pass, mut end) = match self.cut {
+                Cut::Frame(kind) => before_frame(&seen, &mut greeted, kind),
+                _ => (seen.len(), false),
+            };
+            let room = self.most - self.passed.load(Ordering::Acquire);
+            if pass as u64 >= room {
+                (pass, end) = (room as usize, true);
+            }
+            if self.stalled.load(Ordering::Acquire) {
+                seen.clear();
+                continue;
+            }
+            if self.to.write_all(&seen[..pass]).is_err() {
+                break false;
+            }
+            self.passed.fetch_add(pass as u64, Ordering::AcqRel);
+            seen.drain(..pass);
+            match (end, self.fault) {
+                (true, Fault::Stall) => self.stalled.store(true, Ordering::Release),
+                (true, Fault::Cut | Fault::Reset) => break true,
+                (false, _) => {}
+            }
         };
-        seen.extend_from_slice(&buffer[..count]);
-        let (mut pass, mut end) = match cut {
-            Cut::Frame(kind) => before_frame(&seen, &mut greeted, kind),
-            _ => (seen.len(), false),
-        };
-        let room = most - passed.load(Ordering::Acquire);
-        if pass as u64 >= room {
-            (pass, end) = (room as usize, true);
+        for stream in [&self.from, &self.to] {
+            if failed && self.fault == Fault::Reset {
+                // Disconnecting resets (connect(2), tcp(7)).
+                let _ = rustix::net::connect_unspec(stream);
+            }
+            let _ = stream.shutdown(Shutdown::Both);
         }
-        if to.write_all(&seen[..pass]).is_err() {
-            break;
-        }
-        passed.fetch_add(pass as u64, Ordering::AcqRel);
-        seen.drain(..pass);
-        if end {
-            break;
-        }
-    }
-    for stream in [&from, &to] {
-        let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
 impl Relay {
-    pub fn start(to: &str, cut: Cut) -> Self {
+    pub fn start(to: &str, cut: Cut, fault: Fault) -> Self {
         let to = to.strip_prefix("tcp:").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("tcp:{}", listener.local_addr().unwrap());
@@ -106,13 +141,16 @@ impl Relay {
                 Cut::Answered(bytes) => most_back = bytes,
                 Cut::Frame(_) | Cut::Never => {}
             }
-            let pair = (source, destination);
-            let clones = || (pair.0.try_clone().unwrap(), pair.1.try_clone().unwrap());
+            let stalled = Arc::<AtomicBool>::default();
+            let pump = |from: &TcpStream, to: &TcpStream, most, passed| {
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                Pump { from, to, cut, fault, most, passed, stalled: stalled.clone() }
+            };
+            let there = pump(&source, &destination, most_out, out);
+            let back = pump(&destination, &source, most_back, back);
             thread::scope(|scope| {
-                let (source, destination) = clones();
-                scope.spawn(|| pump(source, destination, cut, most_out, &out));
-                let (source, destination) = clones();
-                pump(destination, source, cut, most_back, &back);
+                scope.spawn(|| there.run());
+                back.run();
             });
         });
         Self { address, sent, answered }
