@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -72,6 +72,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
     let chosen = Chosen::new(&options.host.arbiter)?;
     let channels = usize::from(options.multifd.unwrap_or(0));
     let source = Box::new(FromQemu::new(arrival(&config, channels)));
+    let hears = source.hears();
     let (mut target, keyboard) = receive::target(options)?;
     let mut ownership = chosen.arriving(&options.host, target.config(), host.clone())?;
     let cancel = Cancel::new();
@@ -112,6 +113,12 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
         &mut Silent,
         &cancel,
     );
+    if received.is_err() && address.is_two_way() && !hears.load(Ordering::Acquire) {
+        eprintln!(
+            "ferry: QEMU hears no refusal without its return path (capability return-path): if it \
+             says that the migration completed, `cont` lets the guest go on there"
+        );
+    }
     finish(received, target, &keyboard, ownership, None)
 }
 

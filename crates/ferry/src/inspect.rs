@@ -137,14 +137,19 @@ fn print_fields(values: &StructValue, depth: usize) {
     }
 }
 
+fn value_as_json(value: &Value) -> Json {
+    match value {
+        Value::Struct(inner) => fields_as_json(inner),
+        Value::Items(items) => Json::Array(items.iter().map(value_as_json).collect()),
+        Value::Enum(variant) => json!({ "name": variant.name, "value": variant.value }),
+        value => Json::String(value.to_string()),
+    }
+}
+
 fn fields_as_json(values: &StructValue) -> Json {
     let mut object = Map::new();
     for (name, value) in &values.fields {
-        let json = match value {
-            Value::Struct(inner) => fields_as_json(inner),
-            value => Json::String(value.to_string()),
-        };
-        object.insert((*name).to_owned(), json);
+        object.insert((*name).to_owned(), value_as_json(value));
     }
     for (name, inner) in &values.subsections {
         object.insert((*name).to_owned(), fields_as_json(inner));

@@ -34,6 +34,11 @@ fn install_panic_hook() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         terminal::restore();
+        let words = panic.payload().downcast_ref::<String>();
+        if words.is_some_and(|words| words.starts_with("failed printing to stdout")) {
+            // Whoever read has heard enough.
+            std::process::exit(cli::FAILED.into());
+        }
         print(panic);
         let thread = std::thread::current();
         let name = thread.name().unwrap_or_default();

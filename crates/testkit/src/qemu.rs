@@ -245,7 +245,15 @@ impl Microvm<'_> {
         Ok([
             &["-M", "microvm,x-option-roms=off,pit=on,pic=on,rtc=on,isa-serial=on"][..],
             &["-accel", "tcg", "-cpu", self.cpu, "-m", &self.memory.to_string()],
-            &["-name", "guest", "-smp", &self.cpus.to_string(), "-nodefaults", "-no-user-config", "-nographic"],
+            &[
+                "-name",
+                "guest",
+                "-smp",
+                &self.cpus.to_string(),
+                "-nodefaults",
+                "-no-user-config",
+                "-nographic",
+            ],
             &["-global", &format!("virtio-mmio.force-legacy={legacy}"), "-drive", &drive],
             &["-device", "virtio-blk-device,drive=d", "-device", "virtio-rng-device"],
             &["-kernel", &path("vmlinuz"), "-initrd", &path("initrd.gz"), "-append", &append],

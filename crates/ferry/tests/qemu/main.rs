@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod meddler;
+mod refusals;
 mod traveller;
 
 use traveller::{Sending, Traveller};

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use testkit::qemu::{BAD, CHECK, Microvm, Qemu, WORK};
@@ -44,7 +44,8 @@ pub struct Traveller {
     place: Option<Place>,
     pub said: String,
     looked: usize,
-    arguments: Vec<String>,
+    /// How QEMU is started.
+    pub arguments: Vec<String>,
     processes: u32,
     last: Option<(Tick, Instant)>,
 }
@@ -52,6 +53,17 @@ pub struct Traveller {
 impl Traveller {
     /// Boots the guest under QEMU, and lets it work; nothing where something is not installed.
     pub fn boot(name: &str, cpus: u32, cpu: &str, legacy: bool) -> Option<Self> {
+        Self::boot_with(name, cpus, cpu, legacy, None)
+    }
+
+    /// The same with a configuration that may name another CPU model than QEMU has.
+    pub fn boot_with(
+        name: &str,
+        cpus: u32,
+        cpu: &str,
+        legacy: bool,
+        said: Option<&str>,
+    ) -> Option<Self> {
         let [kernel, _] = wanted(guest_files())?;
         if !testkit::qemu::has_qemu() {
             return None;
@@ -63,13 +75,14 @@ impl Traveller {
         let memory = 128 + 64 * (cpus - 1);
         let microvm = Microvm { cpus, cpu, memory, legacy, disk: &disk, guest };
         let arguments = microvm.arguments().unwrap();
+        if let Some(said) = said {
+            let other = Microvm { cpu: said, ..microvm }.arguments().unwrap();
+            import(&host, &mut Qemu::start(&host.folder, "other", &other));
+        }
         let mut qemu = Qemu::start(&host.folder, "qemu0", &arguments);
-        // The machine's configuration is given once, as QEMU's monitor says it.
-        let imported = qemu.lend_monitor(|socket| {
-            host.ferry(&["import-config", "--qmp", &socket.display().to_string()])
-        });
-        assert!(imported.status.success(), "{}", text(&imported));
-        fs::write(host.folder.join("guest.toml"), &imported.stdout).unwrap();
+        if said.is_none() {
+            import(&host, &mut qemu);
+        }
         let mut traveller = Self {
             host,
             place: Some(Place::Qemu(qemu)),
@@ -285,6 +298,15 @@ impl Traveller {
     }
 }
 
+/// The machine's configuration is given once, as QEMU's monitor says it.
+fn import(host: &Host, qemu: &mut Qemu) {
+    let imported = qemu.lend_monitor(|socket| {
+        host.ferry(&["import-config", "--qmp", &socket.display().to_string()])
+    });
+    assert!(imported.status.success(), "{}", text(&imported));
+    fs::write(host.folder.join("guest.toml"), &imported.stdout).unwrap();
+}
+
 /// The disk's block of each round holds its number.
 fn holds_the_rounds(disk: &[u8], rounds: u64) {
     for round in rounds.saturating_sub(1000)..rounds {
@@ -306,10 +328,4 @@ pub fn said(mut process: Running) -> String {
         let _ = errors.read_to_string(&mut words);
     }
     words
-}
-
-/// Where a path is for the operator.
-#[allow(dead_code, reason = "for failures only")]
-pub fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -27,7 +27,7 @@ const FIXED: Table = &[
     ("start-powered-off", Want::Flag(false)),
     ("tcg-cpuid", Want::Flag(true)),
     ("tsc-frequency", Want::Number(0)),
-    ("ucode-rev", Want::Number(msr::MICROCODE_REVISION_VALUE as i64)),
+    ("ucode-rev", Want::Number(msr::MICROCODE_REVISION_OF_AMD as i64)),
     ("x-vendor-cpuid-only", Want::Flag(true)),
     ("xlevel2", Want::Number(0)),
 ];

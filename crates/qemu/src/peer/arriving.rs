@@ -1,5 +1,8 @@
 //! From a QEMU's stream to Ferry's, piece by piece.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use machine::MachineConfig;
 use memory::GuestRam;
 use migration::{Cause, ForeignSource, Piece, SharedSchemas, StateWriter};
@@ -45,6 +48,7 @@ pub struct FromQemu {
     in_round: bool,
     held: Option<Held>,
     over: bool,
+    hears: Arc<AtomicBool>,
 }
 
 impl FromQemu {
@@ -65,7 +69,13 @@ impl FromQemu {
             in_round: false,
             held: None,
             over: false,
+            hears: Arc::default(),
         }
+    }
+
+    /// Whether this QEMU hears answers: known once it has begun to send.
+    pub fn hears(&self) -> Arc<AtomicBool> {
+        self.hears.clone()
     }
 
     fn begin(&mut self) -> Result<(), Cause> {
@@ -208,6 +218,7 @@ impl ForeignSource for FromQemu {
     }
 
     fn replies(&mut self) -> Vec<u8> {
+        self.hears.store(self.incoming.has_return_path(), Ordering::Release);
         self.incoming.replies()
     }
 
