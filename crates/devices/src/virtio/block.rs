@@ -348,7 +348,19 @@ impl VirtioDevice for VirtioBlock {
         queues[index].serve(memory, |chain| self.serve(chain, memory))
     }
 
-    fn reset(&mut self) {}
+    fn driver_runs(&mut self, features: u64) {
+        // A driver that cannot ask for a flush gets none of its writes from a cache. One that can
+        // set the cache has its own way.
+        if self.kind == BlockKind::Qemu && features & 1 << VIRTIO_BLK_F_CONFIG_WCE == 0 {
+            self.config[WRITEBACK] = u8::from(features & 1 << VIRTIO_BLK_F_FLUSH != 0);
+        }
+    }
+
+    fn reset(&mut self) {
+        if self.kind == BlockKind::Qemu {
+            self.config[WRITEBACK] = 1;
+        }
+    }
 
     fn save(&self, transport: VirtioMmioState) -> VirtioBlockState {
         // The configuration space is in the transport's part.

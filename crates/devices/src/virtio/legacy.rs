@@ -83,7 +83,7 @@ impl<D: LegacyDevice> VirtioMmio<D> {
 /// descriptors and that of used ones (section 2.7.2, legacy interface). QEMU, and so every driver
 /// that it runs, leaves no room for `used_event` before it aligns the used ring, which is another
 /// place only for alignments below 8.
-fn rings(start: u64, size: u16, alignment: u32) -> Option<(u64, u64)> {
+pub fn legacy_rings(start: u64, size: u16, alignment: u32) -> Option<(u64, u64)> {
     let available = start.checked_add(DESCRIPTOR_BYTES * u64::from(size))?;
     let end =
         available.checked_add(AVAILABLE_HEAD_BYTES + AVAILABLE_ENTRY_BYTES * u64::from(size))?;
@@ -150,7 +150,7 @@ fn check_queue(queue: &QueueState, alignment: u32, broken: bool) -> Result<(), &
     }
     match (ready, start) {
         (true, 0) => Err("is in use and has no place"),
-        (true, _) if rings(start, size, alignment) != Some((available_ring, used_ring)) => {
+        (true, _) if legacy_rings(start, size, alignment) != Some((available_ring, used_ring)) => {
             Err("has its rings where they cannot be")
         }
         (false, 1..) if !broken => Err("has a place and is not in use"),
@@ -216,6 +216,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
                     legacy.started = status & DRIVER_OK != 0;
                 }
                 self.status = status;
+                if status & DRIVER_OK != 0 {
+                    self.device.driver_runs(self.driver_features);
+                }
             }
             _ => (),
         }
@@ -236,13 +239,14 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             }
             return;
         }
-        let laid_out = match rings(setup.descriptor_table, setup.size, legacy.alignments[index]) {
-            Some((available_ring, used_ring)) => {
-                let setup = QueueState { ready: true, available_ring, used_ring, ..setup };
-                queue.lay_out(setup, self.ram.mmap())
-            }
-            None => Err(QueueError::Outside),
-        };
+        let laid_out =
+            match legacy_rings(setup.descriptor_table, setup.size, legacy.alignments[index]) {
+                Some((available_ring, used_ring)) => {
+                    let setup = QueueState { ready: true, available_ring, used_ring, ..setup };
+                    queue.lay_out(setup, self.ram.mmap())
+                }
+                None => Err(QueueError::Outside),
+            };
         match laid_out {
             Ok(()) => queue.set_event_index(event_index),
             Err(error) => {

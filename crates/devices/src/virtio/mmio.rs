@@ -347,6 +347,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             set &= !DRIVER_OK;
         }
         self.status |= set;
+        if self.status & value & DRIVER_OK != 0 {
+            self.device.driver_runs(self.driver_features);
+        }
         if set & FEATURES_OK != 0 {
             self.spread_event_index();
         }

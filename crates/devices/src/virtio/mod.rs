@@ -26,7 +26,7 @@ use vmstate::VmState;
 pub use block::{BlockConfig, BlockError, BlockKind, VirtioBlock, VirtioBlockState};
 pub use console::{VirtioConsole, VirtioConsoleState};
 pub use disk::{BlockBackend, FileDisk, SECTOR_SIZE};
-pub use legacy::{LegacyDevice, VirtioLegacyState};
+pub use legacy::{LegacyDevice, VirtioLegacyState, legacy_rings};
 pub use mmio::{EmptySlot, VIRTIO_MMIO_SIZE, VirtioMmio, VirtioSlot, virtio_section_name};
 pub use net::{FRAME_MAX, VirtioNet, VirtioNetState};
 pub use net_backend::{NetBackend, NullNet};
@@ -118,6 +118,11 @@ pub trait VirtioDevice: Send {
         queues: &mut [Virtqueue],
         memory: &GuestMemory,
     ) -> Result<(), QueueError>;
+
+    /// The driver, which has taken these features, says that it runs.
+    fn driver_runs(&mut self, features: u64) {
+        let _ = features;
+    }
 
     /// The driver resets the device.
     fn reset(&mut self);

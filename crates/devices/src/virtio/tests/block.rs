@@ -31,6 +31,10 @@ impl MemoryDisk {
         work(&mut self.0.lock().unwrap())
     }
 
+    pub(super) fn flushes(&self) -> usize {
+        self.with(|inner| inner.flushes)
+    }
+
     pub(super) fn sector(&self, sector: u64) -> Vec<u8> {
         let start = (sector * SECTOR_SIZE) as usize;
         self.with(|inner| inner.bytes[start..start + 512].to_vec())

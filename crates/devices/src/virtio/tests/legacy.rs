@@ -293,6 +293,23 @@ fn a_disk_takes_any_layout_and_no_scsi_command() {
 }
 
 #[test]
+fn writes_of_a_driver_without_flushes_are_not_cached() {
+    // Flush, and setting the cache.
+    for (features, cached) in [(0, 0), (1 << 9, 1), (1 << 11, 1), (1 << 9 | 1 << 11, 1)] {
+        let memory = MemoryDisk::new();
+        let mut driver = Driver::started_legacy(disk(&memory), features);
+        let writeback = |driver: &Driver<VirtioBlock>| driver.slot.save().transport.config[32];
+        assert_eq!(writeback(&driver), cached, "{features:#x}");
+        driver = driver.moved_legacy(disk(&memory));
+        let parts = [Part::Give(&header(1, 0)), Part::Give(&[1; 512]), Part::Take(1)];
+        assert_eq!(request(&mut driver, &parts).0, 0);
+        assert_eq!(memory.flushes(), usize::from(cached == 0), "{features:#x}");
+        driver.set(STATUS, 0);
+        assert_eq!(writeback(&driver), 1);
+    }
+}
+
+#[test]
 fn requests_that_were_left_are_served_after_a_move() {
     let mut driver = started(0);
     driver.submit(0, &[Part::Take(4)]);
