@@ -36,8 +36,7 @@ fn translate(stream: &[u8], name: &str) -> Vec<u8> {
 
 fn hops(name: &str, count: usize) {
     let Some(folder) = installed() else { return };
-    let cpus = microvm(name).cpus.count;
-    let mut guest = Guest::boot(&folder, name, cpus);
+    let mut guest = Guest::boot(&folder, name, &microvm(name));
     guest.work();
     let mut counted = guest.tick();
     let mut at = std::time::Instant::now();
@@ -64,6 +63,12 @@ fn hops(name: &str, count: usize) {
 #[test]
 fn a_guest_with_one_cpu_goes_through_ten_translations() {
     hops("idle", 10);
+}
+
+/// The virtio interface that QEMU's microvm has by default.
+#[test]
+fn a_guest_with_legacy_devices_goes_through_five_translations() {
+    hops("linux1", 5);
 }
 
 #[test]

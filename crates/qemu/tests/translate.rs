@@ -7,9 +7,13 @@ use std::io::Cursor;
 
 use common::{Pages, golden, microvm, receive};
 use cpu::{Activity, CpuState, Segment};
-use devices::virtio::{VirtioBlockState, VirtioRngState};
+use devices::virtio::{
+    BlockBackend, BlockConfig, BlockKind, RngSource, VirtioBlock, VirtioBlockState,
+    VirtioLegacyState, VirtioMmio, VirtioRng, VirtioRngState, VirtioSlot,
+};
 use devices::{I8254, I8254State, IoApic, IoApicState, Lapic, LapicState, PicPair, Rtc, RtcState};
-use machine::MachineConfig;
+use machine::{MachineConfig, VirtioInterface, board};
+use memory::GuestRam;
 use qemu::layout::layouts;
 use qemu::send::Sender;
 use qemu::translate::{Instant, Received, from_qemu, to_qemu};
@@ -150,7 +154,7 @@ fn what_comes_back_to_qemu_differs_where_it_is_said_to() {
         // The time is the same, said of another instant.
         "mc146818rtc.",
     ];
-    for name in ["idle", "linux2"] {
+    for name in ["idle", "linux1", "linux2"] {
         for path in changed(name) {
             assert!(allowed.iter().any(|allowed| path.starts_with(allowed)), "{name}: {path}");
         }
@@ -159,9 +163,6 @@ fn what_comes_back_to_qemu_differs_where_it_is_said_to() {
 
 #[test]
 fn what_has_no_place_is_refused_by_name() {
-    let (_, _, legacy) = received("linux1");
-    let said = legacy.unwrap_err();
-    assert!(said.contains("virtio-blk") && said.contains("force-legacy=false"), "{said}");
     let (config, sections, _) = received("idle");
     let mut memory = Pages::default();
     receive(&golden("idle")[..], &layouts(&config), &mut memory).unwrap();
@@ -225,4 +226,163 @@ fn what_is_written_for_qemu_can_be_walked_and_received() {
     foreign[0].name = "hpet".to_owned();
     let error = Sender::new(Vec::new()).unwrap().sections(&foreign, &layouts).unwrap_err();
     assert!(error.to_string().contains("\"hpet\""), "{error}");
+}
+
+/// A disk that nobody reads.
+struct NoDisk;
+
+impl BlockBackend for NoDisk {
+    fn sectors(&self) -> u64 {
+        8192
+    }
+
+    fn read_at(&mut self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_at(&mut self, _: u64, _: &[u8]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn unlock(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const DISK: &str = "virtio-mmio@00000000feb02e00/virtio-blk";
+const ENTROPY: &str = "virtio-mmio@00000000feb02c00/virtio-rng";
+
+#[test]
+fn legacy_slots_take_the_states() {
+    let (config, _, translated) = received("linux1");
+    let sections = translated.unwrap().sections;
+    let ram = GuestRam::new(config.memory_bytes).unwrap();
+    let section = |name: &str| sections.iter().find(|section| section.name == name).unwrap();
+    let promised =
+        BlockConfig { sectors: 8192, read_only: false, id: String::new(), kind: BlockKind::Qemu };
+    let disk = VirtioBlock::new(promised, Box::new(NoDisk)).unwrap();
+    let mut slot = VirtioMmio::new_legacy(board::virtio_region(23).base, disk, ram.clone());
+    slot.restore_section(section(DISK)).unwrap();
+    let VirtioBlockState { transport, legacy } = slot.save();
+    let alignments = vec![4096];
+    let expected = VirtioLegacyState { page_shift: 12, broken: false, started: true, alignments };
+    assert_eq!(legacy, Some(expected));
+    assert_eq!((transport.status, transport.driver_features), (7, 0x3000_6e54));
+    let [queue] = &transport.queues[..] else { panic!("one queue") };
+    assert_eq!((queue.size, queue.next_available, queue.next_used), (1024, 12, 12));
+    assert_eq!((queue.descriptor_table, queue.used_ring), (0x28c_8000, 0x28c_d000));
+    assert_eq!(slot.deadline(), Some(0), "QEMU looks at its rings after a load, and so do we");
+
+    let entropy = VirtioRng::new(RngSource::host().unwrap());
+    let mut slot = VirtioMmio::new_legacy(board::virtio_region(22).base, entropy, ram);
+    slot.restore_section(section(ENTROPY)).unwrap();
+    assert_eq!(slot.save().transport.queues[0].next_available, 70);
+}
+
+#[test]
+fn a_stream_of_the_other_interface_is_refused_with_what_to_change() {
+    for (name, other, words) in [
+        (
+            "linux1",
+            VirtioInterface::Modern,
+            ["the machine virtio = \"legacy\"", "virtio-mmio.force-legacy=false"],
+        ),
+        (
+            "idle",
+            VirtioInterface::Legacy,
+            ["the machine virtio = \"modern\"", "virtio-mmio.force-legacy=on"],
+        ),
+    ] {
+        let (config, sections, translated) = received(name);
+        let other = MachineConfig { virtio_interface: other, ..config };
+        let refused = from_qemu(&sections, &other, WALL_NS, &|_| Some(0)).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("section {DISK:?} instance 0: ")), "{refused}");
+        assert!(words.iter().all(|words| refused.contains(words)), "{refused}");
+        let Received { sections, virtual_ns, running } = translated.unwrap();
+        let now = Instant { virtual_ns, wall_ns: WALL_NS };
+        let refused = to_qemu(&sections, &other, now, running).unwrap_err().to_string();
+        let interface = other.virtio_interface;
+        assert!(refused.contains(&format!("has the {interface} interface")), "{refused}");
+    }
+}
+
+#[test]
+fn a_legacy_state_that_cannot_be_is_refused_by_name() {
+    let (config, sections, _) = received("linux1");
+    let mut memory = Pages::default();
+    receive(&golden("linux1")[..], &layouts(&config), &mut memory).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut sections = sections.clone();
+        let found = sections.iter_mut().find(|of| of.name == DISK).unwrap();
+        change(&mut found.data);
+        from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring))
+            .unwrap_err()
+            .to_string()
+    };
+    // Behind 24 bytes of registers come 57 of configuration space, and the number of queues.
+    let queue = 24 + 57 + 4;
+    let cases: [(usize, u8, &str); 11] = [
+        (3, 2, "host_features_sel or guest_features_sel"),
+        (7, 2, "host_features_sel or guest_features_sel"),
+        (11, 32, "guest_page_shift 32 is not 0 to 31"),
+        (14, 4, "queue_sel 1024 is not 0 to 1023"),
+        (16, 0x32, "virtio/64bit_features: 0x30006e54 is not features"),
+        (queue + 3, 1, "queue 0: num 1025 is not 1 to 1024"),
+        (queue + 2, 0, "queue 0: num 0 is not 1 to 1024"),
+        (queue + 6, 0, "queue 0: align is 0"),
+        (queue + 8, 0xff, "queue 0: its used ring is not in memory"),
+        (queue + 12, 0x12, "queue 0: its used ring is not in memory"),
+        (queue + 17, 13, "queue 0: a request is in flight"),
+    ];
+    for (at, byte, words) in cases {
+        let said = refused(&|data| {
+            if words.contains("num 0") {
+                data[at + 1] = 0;
+            }
+            data[at] = byte;
+        });
+        assert!(said.contains(DISK) && said.contains(words), "byte {at}: {said}");
+    }
+    let within = |name: &str, change: &dyn Fn(&mut Vec<u8>, usize)| {
+        refused(&|data| {
+            let name = name.as_bytes();
+            let at = data.windows(name.len()).position(|bytes| bytes == name).unwrap();
+            change(data, at + name.len() + 4);
+        })
+    };
+    let said = within("virtio/64bit_features", &|data, at| data[at + 3] = 1);
+    assert!(said.contains("0x130006e54 is not features"), "{said}");
+    let said = within("virtio/64bit_features", &|data, at| {
+        data[at + 7] |= 1;
+        data[19] |= 1;
+    });
+    assert!(said.contains("features: 0x1 is not offered"), "{said}");
+    let said = within("virtio/ringsize", &|data, at| data[at + 2] = 2);
+    assert!(said.contains("not every queue has 256 entries at reset"), "{said}");
+    let said = within("virtio/ringsize", &|data, _| data[queue + 2] = 1);
+    assert!(said.contains("virtio/ringsize contradicts num"), "{said}");
+    let said = within("virtio/started", &|data, at| data[at] = 2);
+    assert!(said.contains("virtio/started is not 1"), "{said}");
+    let said = within("virtio/started", &|data, at| data.truncate(at - 4 - 14 - 2));
+    assert!(said.contains("virtio/started is missing"), "{said}");
+    let more = |name: &[u8], body: &[u8]| {
+        refused(&|data| {
+            let at = data.len() - 1 - 4 - 14 - 2;
+            let subsection = [&[5, name.len() as u8], name, &[0, 0, 0, 1], body].concat();
+            let at = if name == b"virtio/disabled" { data.len() } else { at };
+            data.splice(at..at, subsection);
+        })
+    };
+    let said = more(b"virtio/broken", &[3]);
+    assert!(said.contains("virtio/broken is not 1"), "{said}");
+    let said = more(b"virtio/disabled", &[1]);
+    assert!(said.contains("the device is disabled"), "{said}");
 }

@@ -28,7 +28,7 @@ pub(super) fn run(code: Code) -> Option<Run> {
             Code::Pmulhrsw_mm_mmm64 | Code::Pmulhrsw_xmm_xmmm128 => |_, d, s, _| {
                 map_words(d, s, |a, b| {
                     let product = i32::from(a as i16) * i32::from(b as i16);
-                    ((product >> 14) + 1 >> 1) as u16
+                    (((product >> 14) + 1) >> 1) as u16
                 })
             },
             _ => return None,

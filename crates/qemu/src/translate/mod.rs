@@ -10,8 +10,9 @@ mod pit;
 mod rtc;
 mod serial;
 mod virtio;
+mod virtio_legacy;
 
-pub use virtio::{BLOCK_FEATURES, RNG_FEATURES};
+pub use virtio::{BLOCK_FEATURES, BLOCK_LEGACY_FEATURES, RNG_FEATURES, RNG_LEGACY_FEATURES};
 
 use ::cpu::CpuState;
 use devices::acpi_ged::AcpiGedState;
@@ -143,7 +144,7 @@ pub fn from_qemu(
     let layout: FwCfgLayout = decode(sections, "fw_cfg", 0)?;
     into.push(encode(0, &fw_cfg_from_qemu(&layout).map_err(failed("fw_cfg", 0))?));
     for device in &config.virtio {
-        into.push(virtio::from_qemu(sections, device, used_index)?);
+        into.push(virtio::from_qemu(sections, config.virtio_interface, device, used_index)?);
     }
     let state: GlobalStateLayout = decode(sections, "globalstate", 0)?;
     let running = running(&state).map_err(failed("globalstate", 0))?;
@@ -203,7 +204,7 @@ pub fn to_qemu(
     let state: SerialState = decode(sections, SerialState::NAME, 0)?;
     add("serial", 0, encode(0, &serial::to_qemu(&state)));
     for device in &config.virtio {
-        let section = virtio::to_qemu(sections, device)?;
+        let section = virtio::to_qemu(sections, config.virtio_interface, device)?;
         let name = section.name.clone();
         add(&name, 0, section);
     }

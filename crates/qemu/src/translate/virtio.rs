@@ -1,14 +1,16 @@
-//! virtio devices on the MMIO transport of virtio 1.
+//! virtio devices on the MMIO transport: that of virtio 1 here, the legacy one in a file of its own.
 
-use devices::virtio::{QueueState, RngKind, VirtioBlockState, VirtioMmioState, VirtioRngState};
-use machine::{RngSource, VirtioDevice, VirtioKind};
+use devices::virtio::{
+    QueueState, RngKind, VirtioBlockState, VirtioLegacyState, VirtioMmioState, VirtioRngState,
+};
+use machine::{RngSource, VirtioDevice, VirtioInterface, VirtioKind};
 use vmstate::{SavedSection, VmState};
 
-use super::{Reason, TranslateError, decode, failed, require};
+use super::{Reason, TranslateError, decode, failed, require, virtio_legacy};
 use crate::layout::*;
 
 const NEEDS_RESET: u8 = 0x40;
-const DRIVER_OK: u8 = 0x04;
+pub(super) const DRIVER_OK: u8 = 0x04;
 /// The page size of a transport whose driver is one of virtio 1, as a power of two: it was never
 /// set.
 const NO_PAGE_SHIFT: u32 = 0;
@@ -20,6 +22,43 @@ const RNG_RING: u32 = 8;
 pub const BLOCK_FEATURES: u64 = 0x101_3000_6e54;
 /// The same for an entropy source.
 pub const RNG_FEATURES: u64 = 0x101_3000_0000;
+/// Features that it offers for a disk with the legacy transport: a driver can see 32 of them.
+pub const BLOCK_LEGACY_FEATURES: u64 = 0x3100_6ed4;
+/// The same for an entropy source.
+pub const RNG_LEGACY_FEATURES: u64 = 0x3900_0000;
+/// What else QEMU offers for a disk that the guest cannot write (virtio 1.2, section 5.2.3).
+const READ_ONLY: u64 = 1 << 5;
+
+/// Of a device, by which interface its driver reaches it.
+fn offered(kind: &VirtioKind, interface: VirtioInterface) -> u64 {
+    let (block, rng) = match interface {
+        VirtioInterface::Legacy => (BLOCK_LEGACY_FEATURES, RNG_LEGACY_FEATURES),
+        VirtioInterface::Modern => (BLOCK_FEATURES, RNG_FEATURES),
+    };
+    match kind {
+        VirtioKind::Block { read_only, .. } => block | if *read_only { READ_ONLY } else { 0 },
+        VirtioKind::Rng { .. } | VirtioKind::Console { .. } | VirtioKind::Net { .. } => rng,
+    }
+}
+
+/// The sizes of `count` queues at reset, as they stand in a stream.
+pub(super) fn ring_sizes(count: usize, ring: u32) -> RingSizesLayout {
+    RingSizesLayout { sizes: table(vec![ring; count], 0) }
+}
+
+/// Whether queues have the sizes at reset that they have here.
+pub(super) fn check_ring_sizes(
+    found: Option<&RingSizesLayout>,
+    count: usize,
+    ring: u32,
+) -> Result<(), Reason> {
+    let right = found.is_none_or(|found| *found == ring_sizes(count, ring));
+    let reason = format!(
+        "subsection virtio/ringsize: not every queue has {ring} entries at reset: start QEMU \
+         without queue-size and num-queues"
+    );
+    require(right, reason)
+}
 
 fn queue_from_qemu(
     index: usize,
@@ -27,6 +66,7 @@ fn queue_from_qemu(
     rings: &RingAddressesLayout,
     mmio: &MmioQueueLayout,
     used_index: &dyn Fn(u64) -> Option<u16>,
+    running: bool,
     broken: bool,
 ) -> Result<QueueState, Reason> {
     let of = |what: &str| format!("queue {index}: {what}");
@@ -58,7 +98,7 @@ fn queue_from_qemu(
         next_available: legacy.last_avail,
         next_used,
         // QEMU looks at the ring again after every load.
-        unfinished: false,
+        unfinished: ready && running && !broken,
     })
 }
 
@@ -66,6 +106,7 @@ fn transport_from_qemu(
     head: VirtioHeadLayout,
     tail: &VirtioTailLayout,
     offered: u64,
+    ring: u32,
     used_index: &dyn Fn(u64) -> Option<u16>,
 ) -> Result<VirtioMmioState, Reason> {
     let VirtioHeadLayout {
@@ -83,8 +124,7 @@ fn transport_from_qemu(
         device_endian,
         features64,
         virtqueues,
-        // What a queue has after a reset, which is the device's own.
-        ringsize: _,
+        ringsize,
         broken,
         extra_state,
         // Follows from the status.
@@ -94,11 +134,13 @@ fn transport_from_qemu(
     let state = extra_state.as_ref().and_then(|extra| extra.state.as_ref());
     let (Some(state), Some(rings), NO_PAGE_SHIFT) = (state, virtqueues, guest_page_shift) else {
         return Err(
-            "the device has the legacy transport, which is not supported: start QEMU with \
-                    -global virtio-mmio.force-legacy=false"
+            "the device has the legacy interface, and the machine is to have that of virtio 1: give \
+             the machine virtio = \"legacy\", or start QEMU with -global \
+             virtio-mmio.force-legacy=false"
                 .to_owned(),
         );
     };
+    check_ring_sizes(ringsize.as_ref(), queues.len(), ring)?;
     require(device_endian.is_none(), "subsection virtio/device_endian: it is big-endian")?;
     require(disabled.is_none(), "subsection virtio/disabled: the device is disabled")?;
     let broken = broken.as_ref().is_some_and(|BrokenLayout { value }| *value != 0);
@@ -113,7 +155,8 @@ fn transport_from_qemu(
     let mut into = Vec::with_capacity(queues.len());
     for (index, legacy) in queues.iter().enumerate() {
         let (rings, mmio) = (&rings.queues[index], &mmio[index]);
-        into.push(queue_from_qemu(index, legacy, rings, mmio, used_index, broken)?);
+        let running = status & DRIVER_OK != 0;
+        into.push(queue_from_qemu(index, legacy, rings, mmio, used_index, running, broken)?);
     }
     Ok(VirtioMmioState {
         device_features: offered,
@@ -132,17 +175,24 @@ fn transport_from_qemu(
 /// The section of a device, from QEMU's.
 pub(super) fn from_qemu(
     sections: &[SavedSection],
+    interface: VirtioInterface,
     device: &VirtioDevice,
     used_index: &dyn Fn(u64) -> Option<u16>,
 ) -> Result<SavedSection, TranslateError> {
     let name = virtio_section(device.slot, virtio_device(&device.kind));
+    let offered = offered(&device.kind, interface);
+    let either = |head, tail: &VirtioTailLayout, ring| match interface {
+        VirtioInterface::Legacy => virtio_legacy::from_qemu(head, tail, offered, ring, used_index)
+            .map(|(transport, legacy)| (transport, Some(legacy))),
+        VirtioInterface::Modern => transport_from_qemu(head, tail, offered, ring, used_index)
+            .map(|transport| (transport, None)),
+    };
     match &device.kind {
         VirtioKind::Block { .. } => {
             let layout: VirtioBlockLayout = decode(sections, &name, 0)?;
             let VirtioBlockLayout { head, in_flight: _, tail } = layout;
-            let transport = transport_from_qemu(head, &tail, BLOCK_FEATURES, used_index)
-                .map_err(failed(&name, 0))?;
-            Ok(SavedSection::encode(name, 0, &VirtioBlockState { transport }))
+            let (transport, legacy) = either(head, &tail, BLOCK_RING).map_err(failed(&name, 0))?;
+            Ok(SavedSection::encode(name, 0, &VirtioBlockState { transport, legacy }))
         }
         VirtioKind::Rng { source, .. } => {
             let layout: VirtioRngLayout = decode(sections, &name, 0)?;
@@ -151,9 +201,9 @@ pub(super) fn from_qemu(
             if *source != RngSource::Host {
                 return Err(fail("QEMU's entropy comes from the host".to_owned()));
             }
-            let transport =
-                transport_from_qemu(head, &tail, RNG_FEATURES, used_index).map_err(fail)?;
-            let state = VirtioRngState { transport, kind: RngKind::Host, generator: [0; 4] };
+            let (transport, legacy) = either(head, &tail, RNG_RING).map_err(fail)?;
+            let state =
+                VirtioRngState { transport, kind: RngKind::Host, generator: [0; 4], legacy };
             Ok(SavedSection::encode(name, 0, &state))
         }
         VirtioKind::Net { .. } | VirtioKind::Console { .. } => Err(none(&name)),
@@ -225,7 +275,6 @@ fn transport_to_qemu(
     }
     let none = RingAddressesLayout { avail: 0, used: 0 };
     let nothing = MmioQueueLayout { num: 0, enabled: 0, desc: [0; 2], avail: [0; 2], used: [0; 2] };
-    let sizes = table(vec![ring; queues.len()], 0);
     let broken = status & NEEDS_RESET != 0;
     let head = VirtioHeadLayout {
         host_features_select: *device_features_select,
@@ -242,7 +291,7 @@ fn transport_to_qemu(
         device_endian: None,
         features64: Some(FeaturesLayout { value: *driver_features }),
         virtqueues: Some(RingsLayout { queues: table(rings, none) }),
-        ringsize: Some(RingSizesLayout { sizes }),
+        ringsize: Some(ring_sizes(queues.len(), ring)),
         broken: broken.then_some(BrokenLayout { value: 1 }),
         extra_state: Some(ExtraLayout {
             state: Some(MmioLayout {
@@ -259,24 +308,36 @@ fn transport_to_qemu(
 /// QEMU's section of a device.
 pub(super) fn to_qemu(
     sections: &[SavedSection],
+    interface: VirtioInterface,
     device: &VirtioDevice,
 ) -> Result<SavedSection, TranslateError> {
     let name = virtio_section(device.slot, virtio_device(&device.kind));
+    let offered = offered(&device.kind, interface);
+    let either = |transport: &VirtioMmioState, legacy: &Option<VirtioLegacyState>, ring| match (
+        interface, legacy,
+    ) {
+        (VirtioInterface::Modern, None) => transport_to_qemu(transport, offered, ring),
+        (VirtioInterface::Legacy, Some(legacy)) => {
+            virtio_legacy::to_qemu(transport, legacy, offered, ring)
+        }
+        (VirtioInterface::Modern, Some(_)) | (VirtioInterface::Legacy, None) => {
+            Err(format!("the machine has the {interface} interface, and the device has not"))
+        }
+    };
     match &device.kind {
         VirtioKind::Block { .. } => {
-            let VirtioBlockState { transport } = decode(sections, &name, 0)?;
-            let (head, tail) = transport_to_qemu(&transport, BLOCK_FEATURES, BLOCK_RING)
-                .map_err(failed(&name, 0))?;
+            let VirtioBlockState { transport, legacy } = decode(sections, &name, 0)?;
+            let (head, tail) = either(&transport, &legacy, BLOCK_RING).map_err(failed(&name, 0))?;
             let layout = VirtioBlockLayout { head, in_flight: 0, tail };
             Ok(encoded(name, &layout))
         }
         VirtioKind::Rng { .. } => {
-            let VirtioRngState { transport, kind, generator: _ } = decode(sections, &name, 0)?;
+            let VirtioRngState { transport, kind, generator: _, legacy } =
+                decode(sections, &name, 0)?;
             if kind != RngKind::Host {
                 return Err(failed(&name, 0)("QEMU has no seeded entropy".to_owned()));
             }
-            let (head, tail) =
-                transport_to_qemu(&transport, RNG_FEATURES, RNG_RING).map_err(failed(&name, 0))?;
+            let (head, tail) = either(&transport, &legacy, RNG_RING).map_err(failed(&name, 0))?;
             Ok(encoded(name, &VirtioRngLayout { head, tail }))
         }
         VirtioKind::Net { .. } | VirtioKind::Console { .. } => Err(none(&name)),

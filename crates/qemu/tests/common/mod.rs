@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use machine::{MachineConfig, RngSource, VirtioKind};
+use machine::{MachineConfig, MachineType, RngSource, VirtioInterface, VirtioKind};
 use qemu::PAGE_SIZE;
 use qemu::incoming::{Event, Expected, Incoming, ReceiveError, apply};
 use qemu::layout::Layout;
@@ -34,7 +34,12 @@ pub fn microvm(name: &str) -> MachineConfig {
         _ => (1, 128 << 20),
     };
     let mut config = MachineConfig::new("guest", [0; 16], memory);
+    config.machine_type = MachineType::Microvm;
     config.hpet = false;
+    config.virtio_interface = match name {
+        "linux2" | "idle" => VirtioInterface::Modern,
+        _ => VirtioInterface::Legacy,
+    };
     config.cpus.count = cpus;
     config.cpus.tsc_khz = 2_596_150;
     let (id, serial) = ("disk0".to_owned(), String::new());

@@ -1,4 +1,5 @@
 //! A Linux guest under a QEMU that is installed.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use machine::{MachineConfig, VirtioInterface};
 use qemu::PAGE_SIZE;
 
 use crate::common::Memory;
@@ -99,9 +101,10 @@ fn connect(path: &Path) -> UnixStream {
 }
 
 impl Guest {
-    /// Boots Linux, and waits for its shell.
-    pub fn boot(guest: &Path, name: &str, cpus: u32) -> Self {
+    /// Boots Linux on this machine, and waits for its shell.
+    pub fn boot(guest: &Path, name: &str, config: &MachineConfig) -> Self {
         let id = std::process::id();
+        let cpus = config.cpus.count;
         let folder = std::env::temp_dir().join(format!("ferry-qemu-{id}-{name}"));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("disk"), vec![0; 4 << 20]).unwrap();
@@ -116,11 +119,15 @@ impl Guest {
             "console=ttyS0 quiet panic=-1 tsc_early_khz={} tsc=reliable",
             (mhz * 1000.0) as u64
         );
+        let force_legacy = match config.virtio_interface {
+            VirtioInterface::Legacy => "virtio-mmio.force-legacy=true",
+            VirtioInterface::Modern => "virtio-mmio.force-legacy=false",
+        };
         let arguments: Vec<String> = [
             &["-M", "microvm,x-option-roms=off,pit=on,pic=on,rtc=on,isa-serial=on"][..],
             &["-accel", "tcg", "-cpu", "qemu64", "-m", memory, "-smp", &cpus.to_string()],
             &["-nodefaults", "-no-user-config", "-nographic"],
-            &["-global", "virtio-mmio.force-legacy=false", "-drive", &drive],
+            &["-global", force_legacy, "-drive", &drive],
             &["-device", "virtio-blk-device,drive=d", "-device", "virtio-rng-device"],
             &["-kernel", &path("vmlinuz"), "-initrd", &path("initrd.gz"), "-append", &append],
         ]
