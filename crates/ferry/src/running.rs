@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,15 +49,29 @@ pub fn say_accelerator(vm: &Vm) {
     eprintln!("ferry: accelerator {accelerator} ({reason})");
 }
 
-/// How long a socket of the same name may take to go away: the source of a move on this host still
-/// has it when the guest runs here.
+/// How long a socket of the same name may take to go away before that is said: the source of a move
+/// on this host still has it when the guest runs here, and for as long as it has pages to serve.
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// Between two attempts to have the name.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The control socket of a machine, once it has one.
+#[derive(Default)]
+struct Socket {
+    server: Option<Server>,
+    /// The machine has ended, and needs none any more.
+    over: bool,
+}
 
 /// A machine that hears its control socket, and signals.
 pub struct Listening {
     controlled: Arc<ControlledVm>,
-    server: Option<Server>,
+    socket: Arc<Mutex<Socket>>,
     asked: Asked,
+}
+
+fn locked(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
+    socket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Listening {
@@ -75,7 +89,8 @@ impl Listening {
             }
         };
         let asked = hear_signals(&controlled)?;
-        Ok(Self { controlled, server, asked })
+        let socket = Arc::new(Mutex::new(Socket { server, over: false }));
+        Ok(Self { controlled, socket, asked })
     }
 
     /// The guest could not be started, perhaps for want of its disks.
@@ -91,18 +106,38 @@ impl Listening {
     pub fn for_arrived(vm: &Vm, ownership: Ownership) -> Result<Self> {
         let controlled = ControlledVm::new(vm.clone(), ownership);
         let asked = hear_signals(&controlled)?;
-        let started = Instant::now();
-        let server = loop {
-            match serve(&controlled) {
-                Ok(server) => break Some(server),
-                Err(error) if started.elapsed() > HAND_OVER => {
-                    eprintln!("ferry: {error:#}; the guest runs without a control socket");
-                    break None;
-                }
-                Err(_) => thread::sleep(Duration::from_millis(10)),
+        let socket = Arc::<Mutex<Socket>>::default();
+        let (waiting, wanted) = (controlled.clone(), socket.clone());
+        let wait = move || wait_for_name(&waiting, &wanted);
+        if let Err(error) = thread::Builder::new().name("control name".to_owned()).spawn(wait) {
+            eprintln!("ferry: {error}; the guest runs without a control socket");
+        }
+        Ok(Self { controlled, socket, asked })
+    }
+}
+
+/// Listens as soon as nobody else has the machine's name.
+fn wait_for_name(controlled: &Arc<ControlledVm>, socket: &Mutex<Socket>) {
+    let started = Instant::now();
+    let mut said = false;
+    loop {
+        let mut socket = locked(socket);
+        if socket.over {
+            return;
+        }
+        match serve(controlled) {
+            Ok(server) => {
+                socket.server = Some(server);
+                return;
             }
-        };
-        Ok(Self { controlled, server, asked })
+            Err(error) if !said && started.elapsed() > HAND_OVER => {
+                eprintln!("ferry: {error:#}; the guest runs, and can be spoken to once that works");
+                said = true;
+            }
+            Err(_) => {}
+        }
+        drop(socket);
+        thread::sleep(LOOK);
     }
 }
 
@@ -133,7 +168,7 @@ fn give_back(ownership: Ownership) {
 /// Serves a machine's console until it ends.
 pub fn attend(vm: &Vm, keyboard: Option<String>, listening: Listening) -> Result<ExitCode> {
     let name = vm.config().name.clone();
-    let Listening { controlled, server, asked } = listening;
+    let Listening { controlled, socket, asked } = listening;
     let raw = match &keyboard {
         Some(_) => Raw::enter().context("cannot put the terminal into raw mode")?,
         None => None,
@@ -150,7 +185,10 @@ pub fn attend(vm: &Vm, keyboard: Option<String>, listening: Listening) -> Result
     give_back(controlled.take_ownership());
     drop(raw);
     terminal::restore();
-    drop(server);
+    let mut socket = locked(&socket);
+    socket.over = true;
+    drop(socket.server.take());
+    drop(socket);
     Ok(match end {
         VmState::Gone => {
             eprintln!("ferry: {name} has moved");

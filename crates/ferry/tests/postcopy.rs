@@ -117,6 +117,26 @@ fn a_guest_goes_before_its_memory() {
     }
 }
 
+/// Both processes are of one user of one host: the name is the source's until it has served all.
+#[test]
+fn a_guest_that_stays_on_its_host_can_be_spoken_to_once_its_memory_is_there() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new("post-same");
+    let mut source = guest(&host);
+    let (mut receiver, address) = host.receiver(&[]);
+    // It takes longer than a name is waited for in silence.
+    let slowly = ["--postcopy-after", "0", "--bandwidth", "1M"];
+    let moved = host.ferry(&[&["migrate", "vm", &address][..], &slowly].concat());
+    assert!(moved.status.success(), "{}", text(&moved));
+    assert!(source.child.wait().unwrap().success());
+    wait_for_state(&host, "running ");
+    assert!(host.ferry(&["quit", "vm"]).status.success());
+    assert!(receiver.child.wait().unwrap().success());
+    assert!(!text(&host.ferry(&["ps"])).contains("vm"));
+}
+
 #[test]
 fn a_lost_link_is_replaced_and_the_guest_goes_on() {
     if !possible() {
