@@ -189,6 +189,39 @@ fn a_machine_type_that_nobody_knows_is_refused_by_name() {
     assert!(text.contains("ferry-9"), "{text}");
 }
 
+/// Whoever sends a stream cannot name a file in it: names are of the machine's own, and which file
+/// backs one is the receiver's word.
+#[test]
+fn a_name_that_is_a_path_is_refused() {
+    let mut config = configuration(256 << 10, 1);
+    config.name = "machine-1".into();
+    config.serial_id = "outlet-01".into();
+    let disk = |id: &str| VirtioKind::Block {
+        id: id.into(),
+        serial: String::new(),
+        sectors: 64,
+        read_only: false,
+    };
+    config.plug(disk("harmless0")).unwrap();
+    config.plug(VirtioKind::Console { id: "console-0".into() }).unwrap();
+    config.plug(VirtioKind::Net { id: "network-0".into(), mac: [2, 0, 0, 0, 0, 1] }).unwrap();
+    let path = std::env::temp_dir().join(format!("ferry-bad-names-{}.img", std::process::id()));
+    std::fs::write(&path, vec![0; 64 * 512]).unwrap();
+    let text = format!(
+        "[disk.harmless0]\npath = {:?}\n[net.network-0]\nkind = \"null\"\n",
+        path.display().to_string()
+    );
+    let host = HostConfig::from_toml(&text).unwrap();
+    let stream = saved(&mut vmm::Machine::build(&config, &host).unwrap());
+    for name in ["machine-1", "outlet-01", "harmless0", "console-0", "network-0"] {
+        for path in ["/dev/null", "../../a/b", "a/../b/cd", "file:/a/b"] {
+            let text = refusal(forged(&stream, name, path), &host);
+            assert!(text.contains(path) && text.contains("is not a name"), "{name}: {text}");
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn too_little_memory_is_refused() {
     let (_, stream, _) = small();
