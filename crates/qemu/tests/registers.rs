@@ -653,13 +653,15 @@ fn a_state_is_the_same_in_both_and_goes_both_ways() {
         }
         let now = translate::Instant { virtual_ns: received.virtual_ns, wall_ns: wall_ns() };
         let sections = to_qemu(&sections, &config, now, received.running).unwrap();
-        let mut sender = Sender::new(Vec::new(), &memory.blocks).unwrap();
+        let mut sender = Sender::new(Vec::new()).unwrap();
+        sender.begin_memory(&memory.blocks).unwrap();
         sender.begin_round(true).unwrap();
         for ((block, offset), content) in &memory.pages {
             sender.page(*block, *offset, content).unwrap();
         }
         sender.end_round().unwrap();
-        let moved = sender.finish(&sections, &layouts(&config)).unwrap();
+        sender.sections(&sections, &layouts(&config)).unwrap();
+        let moved = sender.finish().unwrap();
         let file = pair.folder.join("moved");
         std::fs::write(&file, moved).unwrap();
         pair.qemu = Qemu::start(&pair.folder, VirtioInterface::Legacy, Some(&file));
