@@ -32,6 +32,7 @@ pub enum MachineType {
     /// as its guests see it. It is `ferry-1` but for this:
     ///
     /// - firmware lies in the last 64 KiB below 1 MiB, and again in the last below 4 GiB;
+    /// - memory past 3 GiB lies above 4 GiB;
     /// - there is neither an exit port nor an HPET;
     /// - the virtio-mmio slots have the legacy interface or that of virtio 1, as the configuration
     ///   says;

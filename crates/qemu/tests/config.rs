@@ -319,6 +319,18 @@ fn every_device_of_the_board_is_held_to_its_table() {
     let half = reasons(|recorded| recorded.set(memory, "size", json!(64 << 20)));
     assert_eq!(half.len(), 1);
     assert!(half[0].starts_with("ram-below-4g: 0x4000000 bytes lie at 0x0 in QEMU"), "{half:?}");
+    let above = reasons(|recorded| {
+        recorded.set("/machine", "memory", json!({ "size": (3u64 << 30) + (1 << 20) }));
+        recorded.query("query-memory-size-summary", json!({ "base-memory": 0xc010_0000u64 }));
+        recorded.set(memory, "size", json!(3u64 << 30));
+        let name = "ram-above-4g[0]";
+        recorded.add("/machine/unattached", name, "child<memory-region>", json!("x"));
+        recorded.0["objects"][format!("/machine/unattached/{name}")] =
+            json!({ "addr": ["uint64", 1u64 << 32], "size": ["uint64", 1 << 21] });
+    });
+    let expected = "ram-above-4g: 0x200000 bytes lie at 0x100000000 in QEMU, and 0x100000 at \
+                    0x100000000 in Ferry";
+    assert_eq!(above, [expected]);
     let large = reasons(|recorded| recorded.set(bios, "size", json!(128 << 10)));
     assert!(large[0].starts_with("pc.bios: 0x20000 bytes lie at 0xffff0000"), "{large:?}");
     let slot = recorded.find("virtio-mmio");
