@@ -14,7 +14,7 @@ mod server;
 pub use client::{Client, ControlError};
 pub use folder::{Found, running, runtime_folder, socket_path};
 pub use message::{
-    MAX_LINE, MigrateSettings, OwnerReport, ProgressReport, Reply, Request, RoundReport, Status,
-    Summary, TlsSettings,
+    MAX_LINE, MachineReport, MigrateSettings, OwnerReport, ProgressReport, Reply, Request,
+    RoundReport, Status, Summary, TlsSettings,
 };
 pub use server::{Controlled, Server};

@@ -1,5 +1,6 @@
 //! What goes over the socket.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -123,6 +124,8 @@ pub enum Request {
     },
     /// Who owns the machine, and how that is known.
     Owner,
+    /// What the machine is, and which files are behind it here.
+    Machine,
     /// Say what became of a grant that nobody could confirm.
     Resolve {
         /// The guest runs nowhere else and shall run here; if false, it runs elsewhere.
@@ -168,6 +171,16 @@ pub struct OwnerReport {
     pub record: Option<String>,
     /// A grant was not confirmed: the guest is paused here, and may run elsewhere.
     pub unconfirmed: bool,
+}
+
+/// What a machine is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineReport {
+    /// Its device tree, flattened.
+    pub tree: Vec<u8>,
+    /// The files behind its disks on this host, by the disks' ids; absolute.
+    pub disks: BTreeMap<String, String>,
 }
 
 /// How far a migration has come.
@@ -293,6 +306,8 @@ pub enum Reply {
     Progress(ProgressReport),
     /// Who owns the machine.
     Owner(OwnerReport),
+    /// What the machine is.
+    Machine(MachineReport),
     /// The guest has moved.
     Moved(Summary),
     /// It was not done.

@@ -10,7 +10,8 @@ use std::thread;
 use migration::Cancel;
 
 use crate::message::{
-    MAX_LINE, MigrateSettings, OwnerReport, ProgressReport, Reply, Request, Status, Summary,
+    MAX_LINE, MachineReport, MigrateSettings, OwnerReport, ProgressReport, Reply, Request, Status,
+    Summary,
 };
 
 /// What a machine can be asked for. Errors are sentences for the operator.
@@ -59,6 +60,11 @@ pub trait Controlled: Send + Sync + 'static {
     ) -> Result<Summary, String>;
     /// Who owns the machine.
     fn owner(&self) -> OwnerReport;
+    /// What the machine is.
+    ///
+    /// # Errors
+    /// If it cannot be said.
+    fn machine(&self) -> Result<MachineReport, String>;
     /// Says what became of a grant that nobody could confirm; true if the guest is elsewhere.
     ///
     /// # Errors
@@ -175,6 +181,10 @@ fn answer(machine: &dyn Controlled, request: &Request) -> Reply {
             Reply::Done
         }
         Request::Owner => Reply::Owner(machine.owner()),
+        Request::Machine => match machine.machine() {
+            Ok(report) => Reply::Machine(report),
+            Err(reason) => Reply::Failed { reason },
+        },
         Request::PostCopy => done(machine.post_copy()),
         Request::Listen { address } => match machine.listen(address) {
             Ok(address) => Reply::Listening { address },
@@ -314,6 +324,10 @@ mod tests {
                 unconfirmed: true,
             }
         }
+        fn machine(&self) -> Result<MachineReport, String> {
+            let disks = [("disk0".to_owned(), "/disk".to_owned())].into();
+            Ok(MachineReport { tree: vec![0xd0, 0x0d], disks })
+        }
         fn resolve(&self, run_here: bool) -> Result<bool, String> {
             Ok(!run_here)
         }
@@ -344,6 +358,8 @@ mod tests {
             Reply::Failed { reason: "it cannot".into() }
         );
         assert_eq!(client.ask(&Request::Resume).unwrap(), Reply::Done);
+        let report = machine.machine().unwrap();
+        assert_eq!(client.ask(&Request::Machine).unwrap(), Reply::Machine(report));
         assert_eq!(client.ask(&Request::Quit).unwrap(), Reply::Done);
         drop(server);
         assert!(!path.exists());

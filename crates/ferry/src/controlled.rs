@@ -1,12 +1,16 @@
 //! A machine behind its control socket: what it does when it is asked.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use control::{Controlled, MigrateSettings, OwnerReport, ProgressReport, Status, Summary};
-use machine::format_uuid;
+use control::{
+    Controlled, MachineReport, MigrateSettings, OwnerReport, ProgressReport, Status, Summary,
+};
+use machine::{HostConfig, format_uuid};
 use migration::{
     Cancel, Failure, Filling, MigrationError, MigrationSource, Observer, Outcome, Ownership,
     PostCopy, Progress, Served, Serving, Settled, Standing, Witness, Word,
@@ -29,6 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A machine, the right to run it, and the one migration that it can be in.
 pub struct ControlledVm {
     vm: Vm,
+    /// The files behind its disks. They are named here, where relative names mean something.
+    disks: BTreeMap<String, PathBuf>,
     ownership: Mutex<Ownership>,
     /// The record can be asked for whatever is done with the ownership meanwhile.
     witness: Mutex<Witness>,
@@ -68,11 +74,14 @@ fn sentence(error: &dyn std::error::Error) -> String {
 }
 
 impl ControlledVm {
-    /// A machine that this process owns.
-    pub fn new(vm: Vm, ownership: Ownership) -> Arc<Self> {
+    /// A machine that this process owns, on a host.
+    pub fn new(vm: Vm, ownership: Ownership, host: &HostConfig) -> Arc<Self> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let disks = host.disk.iter().map(|(id, disk)| (id.clone(), absolute(&disk.path))).collect();
         Arc::new_cyclic(|itself| Self {
             vm,
             witness: Mutex::new(ownership.witness()),
+            disks,
             ownership: Mutex::new(ownership),
             moving: Mutex::new(()),
             cancel: Mutex::default(),
@@ -434,6 +443,15 @@ impl Controlled for ControlledVm {
                 Err(error.to_string())
             }
         }
+    }
+
+    fn machine(&self) -> Result<MachineReport, String> {
+        let tree = self.vm.config().to_fdt().map_err(|error| sentence(&error))?;
+        let named = |(id, path): (&String, &PathBuf)| match path.to_str() {
+            Some(path) => Ok((id.clone(), path.to_owned())),
+            None => Err(format!("{id}: the name of its file is no text: {}", path.display())),
+        };
+        Ok(MachineReport { tree, disks: self.disks.iter().map(named).collect::<Result<_, _>>()? })
     }
 
     fn owner(&self) -> OwnerReport {

@@ -120,7 +120,11 @@ pub fn carry_out(
             Reply::Progress(report) => progress(&report),
             Reply::Moved(summary) => return Ok(summary),
             Reply::Failed { reason } => bail!("the move of {vm} to {address} failed: {reason}"),
-            Reply::Done | Reply::Status(_) | Reply::Owner(_) | Reply::Listening { .. } => {
+            Reply::Done
+            | Reply::Status(_)
+            | Reply::Owner(_)
+            | Reply::Machine(_)
+            | Reply::Listening { .. } => {
                 bail!("{vm} gives an answer to another question")
             }
         }

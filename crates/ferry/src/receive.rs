@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use machine::HostConfig;
 use migration::{Cancel, MigrationError, Ownership, Received, Settings, Silent, Standing};
 use transport::{Address, Listener};
 use vmm::{Endpoints, VmTarget};
@@ -54,7 +55,7 @@ pub fn receive(options: &ReceiveOptions) -> Result<ExitCode> {
     };
     let received =
         migration::receive(&mut target, channel, &mut ownership, &settings, &mut Silent, &cancel);
-    finish(received, target, &keyboard, ownership, Some((listener, guard)))
+    finish(received, target, &keyboard, ownership, &host, Some((listener, guard)))
 }
 
 /// `ferry restore ADDRESS`.
@@ -81,7 +82,7 @@ fn take(options: &ReceiveOptions, address: &Address) -> Result<ExitCode> {
         &mut Silent,
         &Cancel::new(),
     );
-    finish(received, target, &keyboard, ownership, None)
+    finish(received, target, &keyboard, ownership, &host, None)
 }
 
 /// How the keyboard's device was found, once it is known.
@@ -110,6 +111,7 @@ pub fn finish(
     target: VmTarget,
     keyboard: &Keyboard,
     ownership: Ownership,
+    host: &HostConfig,
     door: Option<(Listener, Guard)>,
 ) -> Result<ExitCode> {
     let stuck = match received {
@@ -132,7 +134,7 @@ pub fn finish(
         eprintln!("ferry: {error:#}");
         None
     });
-    let listening = Listening::for_arrived(&vm, ownership)?;
+    let listening = Listening::for_arrived(&vm, ownership, host)?;
     if let Some(error) = stuck {
         eprintln!("ferry: {error}; `ferry resume {}` tries again", vm.config().name);
         listening.set_without_disks();

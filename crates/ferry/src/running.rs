@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use control::{Controlled, Server, socket_path};
+use machine::HostConfig;
 use migration::Ownership;
 use vmm::{Choice, End, Vm, VmState};
 
@@ -36,7 +37,7 @@ pub fn run(options: &RunOptions) -> Result<ExitCode> {
     };
     say_accelerator(&vm);
     // A name that is taken is found out before the guest does anything.
-    let listening = Listening::new(&vm, ownership)?;
+    let listening = Listening::new(&vm, ownership, &host)?;
     if !options.paused {
         vm.resume()?;
     }
@@ -79,8 +80,8 @@ impl Listening {
     ///
     /// # Errors
     /// If another machine has the name, or there is no place for sockets.
-    pub fn new(vm: &Vm, ownership: Ownership) -> Result<Self> {
-        let controlled = ControlledVm::new(vm.clone(), ownership);
+    pub fn new(vm: &Vm, ownership: Ownership, host: &HostConfig) -> Result<Self> {
+        let controlled = ControlledVm::new(vm.clone(), ownership, host);
         let server = match serve(&controlled) {
             Ok(server) => Some(server),
             Err(error) => {
@@ -103,8 +104,8 @@ impl Listening {
     ///
     /// # Errors
     /// If signals cannot be handled.
-    pub fn for_arrived(vm: &Vm, ownership: Ownership) -> Result<Self> {
-        let controlled = ControlledVm::new(vm.clone(), ownership);
+    pub fn for_arrived(vm: &Vm, ownership: Ownership, host: &HostConfig) -> Result<Self> {
+        let controlled = ControlledVm::new(vm.clone(), ownership, host);
         let asked = hear_signals(&controlled)?;
         let socket = Arc::<Mutex<Socket>>::default();
         let (waiting, wanted) = (controlled.clone(), socket.clone());

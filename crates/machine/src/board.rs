@@ -151,6 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn a_microvms_memory_goes_on_above_4_gib_where_qemus_does() {
+        let ranges = |bytes| {
+            let ranges = microvm_memory_ranges(bytes);
+            ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges(3 << 30), [(0, 3 << 30)]);
+        let high = (1 << 32, (1 << 32) + (1 << 20));
+        assert_eq!(ranges((3 << 30) + (1 << 20)), [(0, 3 << 30), high]);
+    }
+
+    #[test]
     fn memory_leaves_the_hole_free() {
         let ranges = |bytes| {
             memory_ranges(bytes).iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()

@@ -160,11 +160,10 @@ fn check_region(
     memory_bytes: u64,
     reasons: &mut Reasons,
 ) -> Result<(), MonitorError> {
-    // The RAM under firmware is there in QEMU too, and hidden.
-    let memory = board::memory_ranges_beside_firmware(memory_bytes);
+    let memory = board::microvm_memory_ranges(memory_bytes);
     let (start, length) = match name {
-        "ram-below-4g[0]" => (0, memory[1].end),
-        "ram-above-4g[0]" => match memory.get(2) {
+        "ram-below-4g[0]" => (memory[0].start, memory[0].end),
+        "ram-above-4g[0]" => match memory.get(1) {
             Some(high) => (high.start, high.end - high.start),
             None => {
                 reasons.add("memory", "QEMU has some above 4 GiB, and Ferry has not");
