@@ -36,7 +36,7 @@ pub use kick::Kicker;
 pub use lapic::ApicPage;
 pub use probe::{Finding, Probe, Tier};
 pub use settle::{PROMPT_NS, Reading};
-pub use tsc::{host_tsc, write_is_seen as tsc_write_is_seen};
+pub use tsc::{host_tsc, host_tsc_in_order, write_is_seen as tsc_write_is_seen};
 pub use vcpu::KvmVcpu;
 pub use vm::{KvmAccelerator, MsiRoute};
 pub use vmm_sys_util::eventfd::EventFd;

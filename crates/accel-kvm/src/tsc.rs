@@ -22,6 +22,19 @@ pub fn host_tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// The same, read after all that is before it in the program, and before all that is behind it
+/// (Intel SDM volume 2, RDTSC).
+#[expect(unsafe_code, reason = "instructions")]
+pub fn host_tsc_in_order() -> u64 {
+    // SAFETY: as above; LFENCE is part of SSE2, which every x86-64 processor has.
+    unsafe {
+        core::arch::x86_64::_mm_lfence();
+        let ticks = core::arch::x86_64::_rdtsc();
+        core::arch::x86_64::_mm_lfence();
+        ticks
+    }
+}
+
 /// How fast the guest's TSC runs, as KVM works it out (Linux, arch/x86/kvm/x86.c, `set_tsc_khz`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frequency {

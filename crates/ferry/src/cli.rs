@@ -75,6 +75,11 @@ pub enum Command {
         /// Another.
         right: PathBuf,
     },
+    /// Ask a QEMU that runs here, over its monitor, for its machine, and print that as a machine file
+    /// for `ferry receive`. Whatever Ferry does not have, or the guest would see change, is named.
+    ImportConfig(ImportOptions),
+    /// Print the QEMU command line that builds a machine of Ferry's, and waits for it.
+    ExportConfig(ExportOptions),
     /// Say what this host offers to machines, what is missing, and what that costs.
     Doctor,
     /// Make certificates for trying encryption out: a new authority, whose key is not kept, and
@@ -354,6 +359,53 @@ pub struct InspectOptions {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportOptions {
+    /// QEMU's monitor, which it was started with by `-qmp unix:PATH,server=on,wait=off`: PATH or
+    /// tcp:HOST:PORT.
+    #[arg(long, value_name = "SOCKET")]
+    pub qmp: String,
+    /// The machine's name [default: QEMU's, or ferry].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Frequency of the time-stamp counter of QEMU's host, which its guest sees, in kHz [default:
+    /// measured, on this host].
+    #[arg(long, value_name = "KHZ")]
+    pub tsc_khz: Option<u64>,
+    /// A change that the guest may see; may be given several times.
+    #[arg(long, value_enum, value_name = "CHANGE")]
+    pub accept: Vec<AcceptedChange>,
+}
+
+/// Changes that `import-config` makes if it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AcceptedChange {
+    /// The CPUs lose the feature svm.
+    Svm,
+    /// CPUID says that each CPU is a package of its own.
+    Topology,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportOptions {
+    /// The name of a machine that runs here.
+    #[arg(required_unless_present = "machine", conflicts_with = "machine")]
+    pub vm: Option<String>,
+    /// A machine file (TOML), instead of a machine that runs.
+    #[arg(long, value_name = "FILE")]
+    pub machine: Option<PathBuf>,
+    /// For QEMU, the only one that there is a command line for.
+    #[arg(long, required = true)]
+    pub qemu: bool,
+    /// The file of a disk where QEMU will run: ID=FILE, or FILE for disk0, disk1, ... [default: the
+    /// file that it has here].
+    #[arg(long, value_name = "[ID=]FILE")]
+    pub disk: Vec<String>,
+    /// Where QEMU waits for the machine: its option -incoming.
+    #[arg(long, value_name = "URI", default_value = "tcp:127.0.0.1:4444")]
+    pub incoming: String,
 }
 
 #[derive(Debug, Args)]

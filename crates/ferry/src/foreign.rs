@@ -31,7 +31,7 @@ fn wall_clock_ns() -> i64 {
 
 /// The machine that QEMU is to send.
 fn machine(file: &Path, host: &HostConfig) -> Result<MachineConfig> {
-    let config = options::machine_file(file, host)?;
+    let config = options::resolve(&options::machine_file(file)?, &options::files(host))?;
     if config.machine_type != MachineType::Microvm {
         bail!(
             "{}: a machine of type {} cannot come from QEMU; `ferry import-config` writes one that \
@@ -119,7 +119,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
              says that the migration completed, `cont` lets the guest go on there"
         );
     }
-    finish(received, target, &keyboard, ownership, None)
+    finish(received, target, &keyboard, ownership, &host, None)
 }
 
 /// The way out of a machine to a QEMU.

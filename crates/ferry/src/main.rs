@@ -8,7 +8,9 @@ mod confinement;
 mod controlled;
 mod demo;
 mod doctor;
+mod export;
 mod foreign;
+mod import;
 mod inspect;
 mod move_away;
 mod options;
@@ -22,6 +24,7 @@ mod soak;
 mod terminal;
 mod test_ca;
 mod text;
+mod tsc;
 mod verify;
 
 use std::process::ExitCode;
@@ -66,6 +69,8 @@ fn main() -> ExitCode {
         cli::Command::Inspect(options) => inspect::inspect(&options),
         cli::Command::Verify { file } => verify::verify(&file),
         cli::Command::Diff { left, right } => saved::diff(&left, &right),
+        cli::Command::ImportConfig(options) => import::import_config(&options),
+        cli::Command::ExportConfig(options) => export::export_config(&options),
         cli::Command::Doctor => doctor::doctor(),
         cli::Command::MakeTestCa(options) => test_ca::make(&options),
         cli::Command::Demo(options) => demo::demo(&options),

@@ -1,5 +1,6 @@
 //! From options and files to configurations.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use vmm::{Boot, Endpoints};
 
 use crate::cli::{HostOptions, RunOptions};
 
-fn read_text(path: &Path) -> Result<String> {
+pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
@@ -30,13 +31,8 @@ pub fn host(options: &HostOptions, more: &[String]) -> Result<HostConfig> {
     if let Some(accel) = options.accel {
         host.accel = accel;
     }
-    for (index, disk) in options.disk.iter().chain(more).enumerate() {
-        let (id, path) = match disk.split_once('=') {
-            Some((id, path)) => (id.to_owned(), path),
-            None => (format!("disk{index}"), disk.as_str()),
-        };
-        let backend = DiskBackend { path: PathBuf::from(path) };
-        if host.disk.insert(id.clone(), backend).is_some() {
+    for (id, path) in disk_files(options.disk.iter().chain(more))? {
+        if host.disk.insert(id.clone(), DiskBackend { path }).is_some() {
             bail!("{id} has a file twice");
         }
     }
@@ -57,6 +53,26 @@ pub fn host(options: &HostOptions, more: &[String]) -> Result<HostConfig> {
     Ok(host)
 }
 
+/// The files of disks by their ids, each given as `ID=FILE`, or as `FILE` for disk0, disk1, ....
+///
+/// # Errors
+/// If a disk has two files.
+pub fn disk_files<'a>(
+    given: impl Iterator<Item = &'a String>,
+) -> Result<BTreeMap<String, PathBuf>> {
+    let mut files = BTreeMap::new();
+    for (index, disk) in given.enumerate() {
+        let (id, path) = match disk.split_once('=') {
+            Some((id, path)) => (id.to_owned(), path),
+            None => (format!("disk{index}"), disk.as_str()),
+        };
+        if files.insert(id.clone(), PathBuf::from(path)).is_some() {
+            bail!("{id} has a file twice");
+        }
+    }
+    Ok(files)
+}
+
 fn clock(text: &str) -> Result<ClockFile> {
     match text.split_once('=') {
         None if text == "host" => Ok(ClockFile::Host {}),
@@ -69,26 +85,25 @@ fn clock(text: &str) -> Result<ClockFile> {
 }
 
 /// Sixteen bytes that nobody else has.
-fn fresh_uuid() -> Result<[u8; 16]> {
+pub fn fresh_uuid() -> Result<[u8; 16]> {
     let mut uuid = [0; 16];
     File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut uuid))?;
     Ok(uuid)
 }
 
-fn read_machine(path: &Path) -> Result<MachineFile> {
+/// What a machine file says.
+///
+/// # Errors
+/// If it cannot be read, or is none.
+pub fn machine_file(path: &Path) -> Result<MachineFile> {
     MachineFile::from_toml(&read_text(path)?)
         .with_context(|| format!("{} is no machine file", path.display()))
-}
-
-/// The machine of a machine file.
-pub fn machine_file(path: &Path, host: &HostConfig) -> Result<MachineConfig> {
-    resolve(&read_machine(path)?, host)
 }
 
 /// The machine: from its file, or from options.
 pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig> {
     let mut file = match &options.machine {
-        Some(path) => read_machine(path)?,
+        Some(path) => machine_file(path)?,
         None => MachineFile {
             name: options.name.clone(),
             memory: options.memory.clone(),
@@ -123,12 +138,21 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
             file.devices.push(DeviceFile::Net { id: format!("net{index}"), mac: None, slot: None });
         }
     }
-    resolve(&file, host)
+    resolve(&file, &files(host))
 }
 
-fn resolve(file: &MachineFile, host: &HostConfig) -> Result<MachineConfig> {
+/// The files behind the disks of a host.
+pub fn files(host: &HostConfig) -> BTreeMap<String, PathBuf> {
+    host.disk.iter().map(|(id, disk)| (id.clone(), disk.path.clone())).collect()
+}
+
+/// A machine file's machine, on a host where disks have these files.
+///
+/// # Errors
+/// If it is no machine, or needs what this host has not.
+pub fn resolve(file: &MachineFile, disks: &BTreeMap<String, PathBuf>) -> Result<MachineConfig> {
     let sectors = |id: &str| {
-        let path = &host.disk.get(id)?.path;
+        let path = disks.get(id)?;
         FileDisk::open(path, true).ok().map(|disk| disk.sectors())
     };
     let is_host = file.cpu.model.as_deref() == Some(HOST_MODEL);
