@@ -105,6 +105,13 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             config,
             queues,
         } = D::transport(state);
+        let legacy = D::legacy(state);
+        if legacy.is_some() != self.legacy.is_some() {
+            let (had, has) =
+                if legacy.is_some() { ("legacy", "modern") } else { ("modern", "legacy") };
+            let reason = format!("it had the {had} interface, here it has the {has} one");
+            return Err(self.refusal(reason));
+        }
         let offered = self.offered;
         if *device_features != offered {
             return Err(self.refusal(format!(
@@ -121,16 +128,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             let count = queues.len();
             return Err(self.refusal(format!("{count} queues, here there are {}", D::QUEUES)));
         }
-        let legacy = D::legacy(state);
-        let checked = match (&self.legacy, legacy) {
-            (None, None) => check_modern(D::transport(state)),
-            (Some(_), Some(legacy)) => legacy::check(D::transport(state), legacy),
-            (None, Some(_)) => {
-                Err("it had the legacy interface, here it has the modern one".into())
-            }
-            (Some(_), None) => {
-                Err("it had the modern interface, here it has the legacy one".into())
-            }
+        let checked = match legacy {
+            Some(legacy) => legacy::check(D::transport(state), legacy),
+            None => check_modern(D::transport(state)),
         };
         checked.map_err(|reason| self.refusal(reason))?;
         let stopped = match legacy {
