@@ -288,6 +288,22 @@ fn legacy_slots_take_the_states() {
 }
 
 #[test]
+fn a_legacy_slot_comes_back_byte_for_byte() {
+    for name in ["reset", "firmware", "linux1"] {
+        let (config, sections, translated) = received(name);
+        let Received { sections: ours, virtual_ns, running } = translated.unwrap();
+        let now = Instant { virtual_ns, wall_ns: WALL_NS };
+        let back = to_qemu(&ours, &config, now, running).unwrap();
+        for slot in [DISK, ENTROPY] {
+            let of = |sections: &[SavedSection]| {
+                sections.iter().find(|section| section.name == slot).cloned().unwrap()
+            };
+            assert_eq!(of(&back), of(&sections), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_stream_of_the_other_interface_is_refused_with_what_to_change() {
     for (name, other, words) in [
         (
