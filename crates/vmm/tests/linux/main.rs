@@ -9,13 +9,15 @@ mod programs;
 mod work;
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use machine::HostConfig;
 use migration::Standing;
 
-use files::Archive;
+use files::{Archive, GuestFiles};
 use guest::{Guest, configuration};
+use programs::Built;
 use work::Work;
 
 /// It counts, computes, and reads and writes its disk; it is moved twice over TCP and once through
@@ -92,18 +94,62 @@ fn programs_do_what_they_do_on_the_host() {
     let Some(files) = files::wanted("programs_do_what_they_do_on_the_host") else { return };
     let folder = files::scratch("programs");
     let built = programs::all(&folder);
+    let files = with_built(&files, &folder, &built);
+    let mut guest = Guest::boot(&configuration("programs", 1), &HostConfig::default(), &files);
+    let wrong = compare(&mut guest, &folder, &built);
+    guest.end();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    fs::remove_dir_all(&folder).expect("the scratch folder goes");
+}
+
+/// The same on the CPU model Nehalem, with programs for it; the kernel finds the features that it
+/// finds on QEMU's Nehalem, and none is lost by a move.
+#[test]
+fn nehalem_does_what_the_host_does() {
+    /// What Debian's kernel shows under QEMU 7.2 with `-accel tcg -cpu Nehalem`.
+    const FLAGS: &str = "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 \
+                         clflush mmx fxsr sse sse2 syscall nx lm constant_tsc rep_good nopl \
+                         xtopology cpuid pni ssse3 cx16 sse4_1 sse4_2 popcnt hypervisor lahf_lm \
+                         pti";
+    let Some(files) = files::wanted("nehalem_does_what_the_host_does") else { return };
+    if !["ssse3", "sse4_1", "sse4_2", "popcnt"].iter().all(|name| programs::host_has(name)) {
+        println!("nehalem_does_what_the_host_does is left out: this host is no x86-64-v2");
+        return;
+    }
+    let folder = files::scratch("nehalem");
+    let built = programs::all_for_nehalem(&folder);
+    let files = with_built(&files, &folder, &built);
+    let mut config = configuration("nehalem", 1);
+    config.cpus.model = "Nehalem".to_owned();
+    let mut guest = Guest::boot(&config, &HostConfig::default(), &files);
+    let flags = "grep -m1 ^flags /proc/cpuinfo | cut -d: -f2";
+    assert_eq!(guest.run(flags).trim(), FLAGS);
+    let mut wrong = compare(&mut guest, &folder, &built);
+    guest.move_over_tcp();
+    assert_eq!(guest.run(flags).trim(), FLAGS);
+    wrong.extend(compare(&mut guest, &folder, &built));
+    guest.end();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    fs::remove_dir_all(&folder).expect("the scratch folder goes");
+}
+
+/// The guest's files with these programs.
+fn with_built(files: &GuestFiles, folder: &Path, built: &[Built]) -> GuestFiles {
     let mut archive = Archive::default();
     archive.folder("programs");
-    for program in &built {
+    for program in built {
         let executable = fs::read(&program.file).expect("an executable");
         archive.file(&format!("programs/{}", program.name), &executable);
     }
     let initrd = folder.join("initrd");
     archive.add_to(&files.initrd, &initrd);
-    let files = files::GuestFiles { initrd, ..files };
-    let mut guest = Guest::boot(&configuration("programs", 1), &HostConfig::default(), &files);
+    GuestFiles { initrd, kernel: files.kernel.clone() }
+}
+
+/// Runs programs in the guest; which of them did not do what they do here, and how.
+fn compare(guest: &mut Guest, folder: &Path, built: &[Built]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for program in &built {
+    for program in built {
         let command = format!("/programs/{0} >/tmp/out 2>&1", program.name);
         let (status, errors, span) = guest.try_run(&command);
         let transcript = folder.join(format!("{}.here", program.name));
@@ -118,7 +164,5 @@ fn programs_do_what_they_do_on_the_host() {
         let difference = programs::difference(&here, &there);
         wrong.push(format!("{} ends with {status}{errors}; {difference}", program.name));
     }
-    guest.end();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    fs::remove_dir_all(&folder).expect("the scratch folder goes");
+    wrong
 }

@@ -28,6 +28,13 @@ pub fn compile(name: &str, options: &[&str], result: &Path) {
     assert!(output.status.success(), "gcc {options:?} {name}.c:\n{messages}");
 }
 
+/// Whether this host's CPU has a feature.
+pub fn host_has(feature: &str) -> bool {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == feature)
+}
+
 /// What a program prints on this host.
 ///
 /// # Panics
@@ -53,16 +60,29 @@ pub struct Built {
     pub transcript: Vec<u8>,
 }
 
-/// Every program that is compared, compiled in every way.
+/// A way of compiling: its name and gcc's options.
+type Way = (&'static str, &'static [&'static str]);
+
+/// Every program that is compared on any x86-64, compiled in every way.
 pub fn all(folder: &Path) -> Vec<Built> {
     const PROGRAMS: [&str; 10] = [
         "integer", "libc", "math", "numbers", "rep", "selfmod", "signals", "sse", "threads", "x87",
     ];
-    const WAYS: [(&str, &[&str]); 3] =
+    const WAYS: [Way; 3] =
         [("sse", &["-O2", "-mfpmath=sse"]), ("387", &["-O2", "-mfpmath=387"]), ("plain", &["-O0"])];
+    build(folder, &PROGRAMS, &WAYS)
+}
+
+/// Programs that are compared on an x86-64-v2, compiled for it.
+pub fn all_for_nehalem(folder: &Path) -> Vec<Built> {
+    const PROGRAMS: [&str; 6] = ["integer", "libc", "math", "numbers", "sse", "sse4"];
+    build(folder, &PROGRAMS, &[("nehalem", &["-O3", "-march=nehalem"])])
+}
+
+fn build(folder: &Path, programs: &[&str], ways: &[Way]) -> Vec<Built> {
     let mut built = Vec::new();
-    for program in PROGRAMS {
-        for (way, options) in WAYS {
+    for program in programs {
+        for (way, options) in ways {
             let name = format!("{program}-{way}");
             let file = folder.join(&name);
             compile(program, options, &file);
