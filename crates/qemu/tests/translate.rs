@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Cursor;
 
 use common::{Pages, golden, microvm, receive};
-use cpu::{Activity, CpuState, Segment};
+use cpu::{Activity, CpuModel, CpuState, Segment};
 use devices::virtio::{
     BlockBackend, BlockConfig, BlockKind, RngSource, VirtioBlock, VirtioBlockState,
     VirtioLegacyState, VirtioMmio, VirtioRng, VirtioRngState, VirtioSlot,
@@ -73,6 +73,9 @@ fn a_cpu_is_what_qemu_says_of_it() {
         let cpu: CpuState = state(&sections, "cpu", index);
         assert!(name != "idle" || cpu.activity == Activity::Halted);
         assert_eq!(cpu.msrs.efer, 0xd01);
+        cpu.check_model(CpuModel::find_of_qemu("qemu64").unwrap()).unwrap();
+        let error = cpu.check_model(CpuModel::find("qemu64").unwrap()).unwrap_err();
+        assert_eq!(error, "mcg_capabilities is 0x100010a, and cpu model qemu64 has 0x10a");
         let code = cpu.segments[CpuState::CS];
         assert!(code.is_present() && code.attributes & Segment::LONG != 0);
         assert_eq!(cpu.tr.attributes & 0xf, 0xb, "the task register is busy");
