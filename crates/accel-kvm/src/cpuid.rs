@@ -299,13 +299,16 @@ mod tests {
 
     #[test]
     fn every_leaf_of_a_model_is_told() {
-        let model = CpuModel::find("qemu64").unwrap();
         let place = Topology { apic_id: 3, count: 4 };
-        let list = entries(model, place).unwrap();
-        for function in (0..=0xd).chain([0x4000_0000]).chain(0x8000_0000..=0x8000_000a) {
-            for index in 0..2 {
-                let told = find(list.as_slice(), function, index);
-                assert_eq!(told, Some(model.cpuid(function, index, place)), "{function:#x}");
+        for model in cpu::MODELS {
+            let list = entries(model, place).unwrap();
+            let highest = |function| model.cpuid(function, 0, place).eax;
+            let (basic, extended) = (0..=highest(0), 0x8000_0000..=highest(0x8000_0000));
+            for function in basic.chain([0x4000_0000]).chain(extended) {
+                for index in 0..2 {
+                    let told = find(list.as_slice(), function, index);
+                    assert_eq!(told, Some(model.cpuid(function, index, place)), "{function:#x}");
+                }
             }
         }
     }

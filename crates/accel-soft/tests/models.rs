@@ -6,6 +6,7 @@ mod real_mode;
 use cpu::{
     CpuModel, CpuState, DescriptorTable, Exit, MODELS, QEMU_MODELS, Segment, Vcpu, flags as f, msr,
 };
+use memory::GuestRam;
 use real_mode::{CODE, Nothing, guest, handler};
 
 /// Writes a model-specific register in a guest, where a value is given, and then reads it; `None`
@@ -240,4 +241,110 @@ fn sysenter_in_long_mode_is_for_intels_processors() {
     assert_eq!(segment(&outside, CpuState::CS), (0x23, 0xcfb));
     assert_eq!(segment(&outside, CpuState::SS), (0x2b, 0xcf3));
     assert_eq!((outside.rip, outside.general[4]), (0x2000, 0x2345_6788));
+}
+
+/// Runs one instruction of a Nehalem with these registers; the state after it, unless it faulted,
+/// and its memory.
+fn run_vector(instruction: &[u8], xmm: [u128; 3]) -> (Result<CpuState, u8>, GuestRam) {
+    let mut code = instruction.to_vec();
+    code.push(0xf4);
+    let (mut vcpu, ram, mut state) = guest(CpuModel::find("Nehalem").unwrap(), &code);
+    let bytes: Vec<u8> = (0..0x7000u64).map(|at| (at ^ at >> 8) as u8).collect();
+    ram.write(0x9000, &bytes).unwrap();
+    state.cr4 |= f::CR4_OSFXSR | f::CR4_OSXMMEXCPT;
+    (state.general[0], state.general[2]) = (0xffff_ffff_ffff_fffd, 5);
+    state.general[1] = u64::MAX;
+    state.rflags |= 0x8d5;
+    for (register, value) in state.sse.xmm.iter_mut().zip(xmm) {
+        *register = [value as u64, (value >> 64) as u64];
+    }
+    vcpu.set_state(&state, 0).unwrap();
+    assert_eq!(vcpu.run(&mut Nothing, 100).unwrap().exit, Exit::Idle);
+    let state = vcpu.state(0).unwrap();
+    let end = CODE + code.len() as u64;
+    if state.rip == end {
+        (Ok(state), ram)
+    } else {
+        (Err(((state.rip - handler(0)) >> 4) as u8), ram)
+    }
+}
+
+#[test]
+fn memory_operands_are_as_long_as_the_instruction_says() {
+    let value = 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_01f0;
+    let stored = |instruction: &[u8], place: u64| {
+        let (state, ram) = run_vector(instruction, [0, value, 0]);
+        state.unwrap();
+        let mut bytes = [0; 12];
+        ram.read(place - 2, &mut bytes).unwrap();
+        bytes
+    };
+    let around = |place: u64, new: &[u8]| {
+        let mut bytes: [u8; 12] = std::array::from_fn(|at| {
+            let at = place - 2 - 0x9000 + at as u64;
+            (at ^ at >> 8) as u8
+        });
+        bytes[2..2 + new.len()].copy_from_slice(new);
+        bytes
+    };
+    // pextrb, pextrw, pextrd, extractps: to an address over a page's end.
+    let place = 0x9fff;
+    for (opcode, number, new) in [
+        (0x14, 11, &[0x0b][..]),
+        (0x15, 3, &[0x06, 0x07]),
+        (0x16, 2, &[0x08, 0x09, 0x0a, 0x0b]),
+        (0x17, 0, &[0xf0, 0x01, 0x02, 0x03]),
+    ] {
+        let code = [0x66, 0x0f, 0x3a, opcode, 0x0e, 0xff, 0x9f, number];
+        assert_eq!(stored(&code, place), around(place, new), "{opcode:#x}");
+    }
+    // The last byte of the segment can be stored and fetched, one behind it cannot.
+    let last = |opcode: &[u8], more: &[u8]| {
+        let code = [&[0x66, 0x0f], opcode, &[0x0e, 0xff, 0xff], more].concat();
+        run_vector(&code, [0, value, 0]).0.map(|state| state.sse.xmm[1])
+    };
+    assert!(last(&[0x3a, 0x14], &[0]).is_ok());
+    assert_eq!(last(&[0x3a, 0x15], &[0]), Err(13));
+    assert_eq!(last(&[0x3a, 0x20], &[1]), Ok([0x0706_0504_0302_90f0, 0x0f0e_0d0c_0b0a_0908]));
+    assert_eq!(last(&[0x38, 0x32], &[]), Err(13));
+    // pmovzxbq xmm1, [0x9fff]
+    let (state, _) = run_vector(&[0x66, 0x0f, 0x38, 0x32, 0x0e, 0xff, 0x9f], [0, value, 0]);
+    assert_eq!(state.unwrap().sse.xmm[1], [0xf0, 0x10]);
+}
+
+#[test]
+fn strings_may_lie_anywhere_and_other_operands_may_not() {
+    let at = |place: u64| {
+        let bytes = std::array::from_fn(|index| {
+            let at = place - 0x9000 + index as u64;
+            (at ^ at >> 8) as u8
+        });
+        u128::from_le_bytes(bytes)
+    };
+    let same = at(0x9ff9);
+    // pcmpistri xmm1, [0x9ff9], 0x18: the first difference, where there is none.
+    let (state, _) = run_vector(&[0x66, 0x0f, 0x3a, 0x63, 0x0e, 0xf9, 0x9f, 0x18], [0, same, 0]);
+    let state = state.unwrap();
+    assert_eq!((state.general[1], state.rflags & 0x8d5), (16, 0));
+    // pcmpestrm xmm1, [0x9ff9], 0x40: which of five bytes are among three.
+    let (state, _) = run_vector(&[0x66, 0x0f, 0x3a, 0x60, 0x0e, 0xf9, 0x9f, 0x40], [7, same, 0]);
+    let state = state.unwrap();
+    assert_eq!((state.sse.xmm[0], state.rflags & 0x8d5), ([0xff_ffff, 0], 0x8c1));
+    assert_eq!(state.general[1], u64::MAX);
+    // pshufb, pblendvb, ptest, movntdqa, pminsd, roundps of memory that is not aligned.
+    for (code, more) in [
+        (&[0x38, 0x00][..], &[][..]),
+        (&[0x38, 0x10], &[]),
+        (&[0x38, 0x17], &[]),
+        (&[0x38, 0x2a], &[]),
+        (&[0x38, 0x39], &[]),
+        (&[0x3a, 0x08], &[4]),
+    ] {
+        let code = |low: u8| [&[0x66, 0x0f], code, &[0x0e, low, 0x9f], more].concat();
+        assert_eq!(run_vector(&code(0xf8), [0; 3]).0.unwrap_err(), 13, "{:02x?}", code(0xf8));
+        assert!(run_vector(&code(0xf0), [0; 3]).0.is_ok(), "{:02x?}", code(0xf0));
+    }
+    // pblendvb xmm1, [0x9ff0]: XMM0 chooses.
+    let (state, _) = run_vector(&[0x66, 0x0f, 0x38, 0x10, 0x0e, 0xf0, 0x9f], [0x80_7f00, 0, 0]);
+    assert_eq!(state.unwrap().sse.xmm[1], [(at(0x9ff0) & 0xff_0000) as u64, 0]);
 }

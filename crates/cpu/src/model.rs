@@ -395,6 +395,25 @@ mod tests {
     }
 
     #[test]
+    fn qemus_models_are_cores_of_one_package() {
+        let pair = Topology { apic_id: 1, count: 2 };
+        let qemu64 = CpuModel::find_of_qemu("qemu64").unwrap();
+        assert_eq!(qemu64.cpuid(1, 0, pair), leaf(0x60fb1, 0x0102_0800, 0x8000_2001, 0x178b_fbfd));
+        assert_eq!(qemu64.cpuid(0xb, 1, pair), leaf(1, 2, 0x201, 1));
+        assert_eq!(qemu64.cpuid(0x8000_0001, 0, pair).ecx, 7);
+        assert_eq!(qemu64.cpuid(0x8000_0008, 0, pair).ecx, 0x1001);
+        assert_eq!(qemu64.cpuid(0x8000_000a, 0, pair), leaf(1, 16, 0, 0));
+        let nehalem = CpuModel::find_of_qemu("Nehalem").unwrap();
+        assert_eq!(nehalem.cpuid(1, 0, ALONE), leaf(0x106a3, 0x800, 0x8098_2201, 0x078b_fbfd));
+        assert_eq!(nehalem.cpuid(4, 3, pair), leaf(0x0400_4163, 0x03c0_003f, 0x3fff, 6));
+        assert_eq!(nehalem.cpuid(0x8000_0001, 0, pair), leaf(0x106a3, 0, 1, 0x2010_0800));
+        // In a machine of Ferry's own each is a package.
+        let ours = CpuModel::find("Nehalem").unwrap();
+        assert_eq!(ours.cpuid(4, 3, pair), leaf(0x163, 0x03c0_003f, 0x3fff, 6));
+        assert_eq!(ours.cpuid(1, 0, pair).edx, 0x078b_fbfd);
+    }
+
+    #[test]
     fn leaves_past_the_end_answer_as_the_highest_basic_one() {
         let model = CpuModel::find("qemu64").unwrap();
         assert_eq!(model.cpuid(0x20, 0, ALONE), model.cpuid(0xd, 0, ALONE));
