@@ -50,6 +50,9 @@ impl<'a> Walker<'a> {
                 let at = if count.is_some() { format!("{at}/{index}") } else { at.clone() };
                 if field["struct"].is_object() {
                     self.body(&field["struct"], &at);
+                } else if field["fields"].is_array() {
+                    // Fields of a helper's own.
+                    self.body(field, &at);
                 } else {
                     let value = self.take(field["size"].as_u64().unwrap() as usize).to_vec();
                     assert!(self.fields.insert(at.clone(), value).is_none(), "{at} twice");
@@ -143,6 +146,13 @@ fn walk(bytes: &[u8]) -> (BTreeMap<String, Fields>, u64) {
     (sections, records)
 }
 
+fn flat(of: &Value) -> Vec<&Value> {
+    match of {
+        Value::Array(items) => items.iter().flat_map(flat).collect(),
+        other => vec![other],
+    }
+}
+
 /// The leaves of what `inspect` printed, by path.
 fn leaves(of: &Value, path: &str, into: &mut BTreeMap<String, String>) {
     match of {
@@ -153,11 +163,15 @@ fn leaves(of: &Value, path: &str, into: &mut BTreeMap<String, String>) {
             fields.iter().for_each(|(name, of)| leaves(of, &format!("{path}/{name}"), into));
         }
         Value::Array(items) => {
-            (0..)
-                .zip(items)
-                .for_each(|(index, of): (usize, _)| leaves(of, &format!("{path}/{index}"), into));
+            // How many there are is a field of its own; arrays of arrays are described as one.
+            into.insert(format!("{path}.count"), format!("{:#x}", items.len()));
+            for (index, of) in items.iter().flat_map(flat).enumerate() {
+                leaves(of, &format!("{path}/{index}"), into);
+            }
         }
         Value::String(value) => {
+            // Bytes are printed as two digits each, and may have a length of their own too.
+            into.insert(format!("{path}.count"), format!("{:#x}", value.len() / 2));
             into.insert(path.to_owned(), value.clone());
         }
         other => panic!("{path} is {other}"),
@@ -202,12 +216,13 @@ fn agree(host: &Host, file: &str) -> usize {
         leaves(&section["fields"], "", &mut printed);
         // An empty list has nothing to print, and no bytes.
         let fields: BTreeMap<_, _> = fields.iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
-        printed.retain(|path, value| fields.contains_key(path) || !value.is_empty());
-        assert_eq!(
-            printed.keys().collect::<Vec<_>>(),
-            fields.keys().copied().collect::<Vec<_>>(),
-            "{name}"
-        );
+        printed.retain(|path, value| {
+            fields.contains_key(path) || !value.is_empty() && !path.ends_with(".count")
+        });
+        let only_printed = printed.keys().filter(|path| !fields.contains_key(path));
+        let only_walked = fields.keys().filter(|path| !printed.contains_key(**path));
+        let differing = (only_printed.collect::<Vec<_>>(), only_walked.collect::<Vec<_>>());
+        assert_eq!(differing, (vec![], vec![]), "{name}");
         for (path, bytes) in fields {
             assert!(says(&printed[path], bytes), "{name}{path}: {} of {bytes:?}", printed[path]);
             count += 1;
