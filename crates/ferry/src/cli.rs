@@ -374,18 +374,6 @@ pub struct ImportOptions {
     /// measured, on this host].
     #[arg(long, value_name = "KHZ")]
     pub tsc_khz: Option<u64>,
-    /// A change that the guest may see; may be given several times.
-    #[arg(long, value_enum, value_name = "CHANGE")]
-    pub accept: Vec<AcceptedChange>,
-}
-
-/// Changes that `import-config` makes if it is told to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AcceptedChange {
-    /// The CPUs lose the feature svm.
-    Svm,
-    /// CPUID says that each CPU is a package of its own.
-    Topology,
 }
 
 #[derive(Debug, Args)]

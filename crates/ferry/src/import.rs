@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use qemu::config::{self, Accepted, Ask, Given, Imported, Monitor};
+use qemu::config::{self, Ask, Given, Imported, Monitor};
 
-use crate::cli::{AcceptedChange, ImportOptions};
+use crate::cli::ImportOptions;
 use crate::options;
 use crate::tsc;
 
@@ -34,12 +34,8 @@ pub fn import_config(options: &ImportOptions) -> Result<ExitCode> {
             options.qmp
         ),
     };
-    let accepted = Accepted {
-        svm: options.accept.contains(&AcceptedChange::Svm),
-        topology: options.accept.contains(&AcceptedChange::Topology),
-    };
     let name = options.name.as_deref();
-    let given = Given { name, uuid: options::fresh_uuid()?, tsc_khz, accepted };
+    let given = Given { name, uuid: options::fresh_uuid()?, tsc_khz };
     let Imported { file, notes } = config::import(&mut *monitor, &given)?;
     let mut text = String::from("# A machine of QEMU's, by `ferry import-config`.\n");
     for note in &notes {

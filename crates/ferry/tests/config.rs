@@ -120,12 +120,12 @@ fn a_machine_goes_to_ferry_and_back_as_the_same() {
         let host = Host::new(&format!("config-{name}"));
         let image = disk(&host, "it's, a disk");
         let drive = format!("id=d,if=none,format=raw,file={}", image.replace(',', ",,"));
-        let smp = format!("{cpus},sockets={cpus}");
+        let smp = cpus.to_string();
         let interface = format!("virtio-mmio.force-legacy={legacy}");
         let qemu = Qemu::start(
             &host,
             &[
-                &["-M", MICROVM, "-cpu", "qemu64,-svm", "-smp", &smp, "-global", &interface][..],
+                &["-M", MICROVM, "-cpu", "qemu64", "-smp", &smp, "-global", &interface][..],
                 &["-name", "web", "-uuid", "00112233-4455-6677-8899-aabbccddeeff"],
                 &["-drive", &drive, "-device", "virtio-blk-device,drive=d,serial=A,,1 b"],
                 &["-device", "virtio-rng-device,id=entropy"],
@@ -184,7 +184,7 @@ fn slots_with_gaps_and_read_only_disks_stay_as_they_are() {
             "-M",
             MICROVM,
             "-cpu",
-            "qemu64,-svm",
+            "qemu64",
             "-blockdev",
             &first_drive,
             "-drive",
@@ -225,26 +225,30 @@ fn slots_with_gaps_and_read_only_disks_stay_as_they_are() {
 }
 
 #[test]
-fn a_change_that_the_guest_may_see_is_made_only_if_it_is_accepted() {
+fn a_machine_as_qemu_builds_it_if_told_little_gets_a_name_a_uuid_and_a_frequency() {
     if !installed() {
         return;
     }
-    let host = Host::new("config-accept");
-    let qemu = Qemu::start(&host, &["-M", MICROVM, "-cpu", "qemu64", "-smp", "2"]);
-    let (well, reasons) = qemu.import(&host, &[]);
-    assert!(!well && reasons.contains("svm") && reasons.contains("share a package"), "{reasons}");
-    let (well, reasons) = qemu.import(&host, &["--accept", "svm"]);
-    assert!(!well && !reasons.contains("svm") && reasons.contains("sockets=2"), "{reasons}");
-    let (well, file) = qemu.import(&host, &["--accept", "svm", "--accept", "topology"]);
+    let host = Host::new("config-little");
+    let qemu = Qemu::start(&host, &["-M", MICROVM, "-cpu", "Nehalem", "-smp", "4"]);
+    let (well, file) = qemu.import(&host, &[]);
     assert!(well, "{file}");
-    for note in ["svm, which was accepted", "package, which was accepted", "tsc-khz: measured"] {
+    for note in ["QEMU has no name for it", "this one is new", "tsc-khz: measured"] {
         assert!(file.contains(note), "{note} is not in\n{file}");
     }
     let found = MachineFile::from_toml(&file).unwrap();
+    assert_eq!((found.cpu.model.as_deref(), found.cpu.count), (Some("Nehalem"), Some(4)));
     assert!(found.cpu.tsc_khz.unwrap() > 100_000, "{file}");
-    assert!(found.uuid.unwrap() != "00000000-0000-0000-0000-000000000000");
-    let (_, again) = qemu.import(&host, &["--accept", "svm", "--accept", "topology"]);
+    let (_, again) = qemu.import(&host, &[]);
     assert_ne!(again, file, "a UUID that was made up is new each time");
+    drop(qemu);
+    let (well, line) = export(&host, &file, &[]);
+    assert!(well, "{line}");
+    let qemu = Qemu::start_by_shell(&host, line.trim_end());
+    let khz = found.cpu.tsc_khz.unwrap().to_string();
+    let (well, again) = qemu.import(&host, &["--tsc-khz", &khz]);
+    assert!(well, "{again}");
+    assert_eq!(MachineFile::from_toml(&again), Ok(found));
 }
 
 #[test]
@@ -260,19 +264,19 @@ fn a_machine_that_ferry_has_not_is_refused_with_every_reason() {
     let cases: [(&[&str], &[&str]); 8] = [
         (&["-M", "q35"], &["machine: its type is pc-q35-7.2, and has to be microvm"]),
         (
-            &["-M", MICROVM, "-cpu", "qemu64,-svm", "-device", "virtio-serial-device,id=con"],
+            &["-M", MICROVM, "-cpu", "qemu64", "-device", "virtio-serial-device,id=con"],
             &["con: Ferry's microvm has no virtio-serial-device"],
         ),
         (
-            &["-M", MICROVM, "-cpu", "qemu64,-svm", "-device", "isa-debug-exit"],
+            &["-M", MICROVM, "-cpu", "qemu64", "-device", "isa-debug-exit"],
             &["isa-debug-exit: Ferry's microvm has no isa-debug-exit"],
         ),
         (
-            &["-M", &no_pit, "-cpu", "qemu64,-svm"],
+            &["-M", &no_pit, "-cpu", "qemu64"],
             &["machine: pit is \"off\"", "isa-pit: QEMU has 0 of them"],
         ),
         (
-            &["-M", &no_acpi, "-cpu", "qemu64,-svm"],
+            &["-M", &no_acpi, "-cpu", "qemu64"],
             &["machine: acpi is \"off\"", "acpi-ged-x86: ", "virtio-mmio: QEMU has 8 of them"],
         ),
         (
@@ -288,7 +292,7 @@ fn a_machine_that_ferry_has_not_is_refused_with_every_reason() {
             ],
         ),
         (
-            &["-M", MICROVM, "-cpu", "qemu64,-svm,+aes,-nx", "-smp", "1,maxcpus=2"],
+            &["-M", MICROVM, "-cpu", "qemu64,+aes,-nx", "-smp", "1,maxcpus=2"],
             &["has the feature aes", "has no feature nx", "cpus: 1 are there and 2 can be"],
         ),
         (
@@ -296,7 +300,7 @@ fn a_machine_that_ferry_has_not_is_refused_with_every_reason() {
                 "-M",
                 MICROVM,
                 "-cpu",
-                "qemu64,-svm",
+                "qemu64",
                 "-drive",
                 &drive,
                 "-device",

@@ -4,7 +4,7 @@ mod common;
 
 use common::golden;
 use machine::{FreshFacts, MachineConfig, MachineType, VirtioInterface, VirtioKind};
-use qemu::config::{Accepted, Answer, Ask, Given, ImportError, Imported, MonitorError, import};
+use qemu::config::{Answer, Ask, Given, ImportError, Imported, MonitorError, import};
 use serde_json::{Value, json};
 
 const FRESH: [u8; 16] = [7; 16];
@@ -72,7 +72,7 @@ impl Ask for Recorded {
 }
 
 fn given() -> Given<'static> {
-    Given { name: None, uuid: FRESH, tsc_khz: 2_600_000, accepted: Accepted::default() }
+    Given { name: None, uuid: FRESH, tsc_khz: 2_600_000 }
 }
 
 fn resolve(imported: &Imported) -> MachineConfig {
@@ -129,13 +129,7 @@ fn a_machine_is_imported_as_it_is() {
 #[test]
 fn what_qemu_was_not_told_is_made_up_and_said() {
     let mut recorded = Recorded::new("monitor1");
-    let Err(ImportError::Refused(reasons)) = import(&mut recorded, &given()) else {
-        panic!("svm is accepted by nobody")
-    };
-    let [reason] = &reasons.0[..] else { panic!("{reasons}") };
-    assert!(reason.to_string().starts_with("cpu: QEMU's has the feature svm"), "{reason}");
-    let accepted = Accepted { svm: true, topology: false };
-    let imported = import(&mut recorded, &Given { accepted, ..given() }).unwrap();
+    let imported = import(&mut recorded, &given()).unwrap();
     let config = resolve(&imported);
     assert_eq!((config.name.as_str(), config.uuid), ("ferry", FRESH));
     assert_eq!(config.virtio_interface, VirtioInterface::Legacy);
@@ -143,10 +137,10 @@ fn what_qemu_was_not_told_is_made_up_and_said() {
     assert_eq!(devices, [(23, "disk0"), (22, "rng0")]);
     assert!(!imported.file.to_toml().unwrap().contains("slot"));
     let notes = imported.notes.join("\n");
-    for part in ["svm", "no name", "no UUID", "disk0 is QEMU's /images/disk"] {
+    for part in ["no name", "no UUID", "disk0 is QEMU's /images/disk"] {
         assert!(notes.contains(part), "{part} is not in\n{notes}");
     }
-    let named = import(&mut recorded, &Given { accepted, name: Some("vm"), ..given() }).unwrap();
+    let named = import(&mut recorded, &Given { name: Some("vm"), ..given() }).unwrap();
     assert_eq!(named.file.name.as_deref(), Some("vm"));
 }
 
@@ -229,7 +223,7 @@ fn another_cpu_is_named() {
         ("phys-bits", json!(48), "phys-bits is 48, and 40 in qemu64"),
         ("vendor", json!("GenuineIntel"), "vendor is \"GenuineIntel\""),
         ("model-id", json!("Big Iron"), "model-id is \"Big Iron\""),
-        ("ucode-rev", json!(1), "ucode-rev is 1, and has to be 16777317"),
+        ("ucode-rev", json!(1), "ucode-rev is 1, and 16777317 in qemu64"),
         ("tcg-cpuid", json!(false), "tcg-cpuid is false, and has to be true"),
         ("node-id", json!(0), "node-id is 0, and has to be -1"),
         ("apic-id", json!(4), "has APIC id 4"),
@@ -266,28 +260,24 @@ fn a_model_is_taken_by_what_it_says_and_not_by_its_name() {
     assert_eq!(imported.file.cpu.model.as_deref(), Some("qemu64"));
     recorded.set(&cpu, "family", json!(23));
     let error = import(&mut recorded, &given()).unwrap_err().to_string();
-    assert!(error.contains("cpu: Ferry has no model \"EPYC\"; it has qemu64"), "{error}");
+    assert!(error.contains("cpu: Ferry has no model \"EPYC\"; it has qemu64, Nehalem"), "{error}");
 }
 
 #[test]
-fn cpus_that_share_a_package_are_refused_unless_that_is_accepted() {
-    let mut recorded = Recorded::new("monitor2");
-    let smp = json!({
-        "cpus": 2, "maxcpus": 2, "sockets": 1, "dies": 1, "clusters": 1, "cores": 2, "threads": 1
-    });
-    recorded.set("/machine", "smp", smp);
-    let error = import(&mut recorded, &given()).unwrap_err().to_string();
-    assert!(
-        error.contains("cpus: 2 of them share a package") && error.contains("-smp 2,sockets=2")
-    );
-    let accepted = Accepted { svm: false, topology: true };
-    let imported = import(&mut recorded, &Given { accepted, ..given() }).unwrap();
-    assert!(imported.notes.iter().any(|note| note.contains("package")), "{:?}", imported.notes);
-    let hotplug = json!({
-        "cpus": 2, "maxcpus": 4, "sockets": 4, "dies": 1, "clusters": 1, "cores": 1, "threads": 1
-    });
-    let found = reasons(|recorded| recorded.set("/machine", "smp", hotplug));
-    assert_eq!(found, ["cpus: 2 are there and 4 can be, which has to be the same"]);
+fn cpus_are_the_cores_of_one_package() {
+    let smp = |most: u32, sockets: u32, threads: u32| {
+        let smp = json!({
+            "cpus": 2, "maxcpus": most, "sockets": sockets, "dies": 1, "clusters": 1,
+            "cores": most / sockets / threads, "threads": threads
+        });
+        reasons(|recorded| recorded.set("/machine", "smp", smp))
+    };
+    let two = smp(2, 2, 1);
+    assert_eq!(two.len(), 1);
+    assert!(two[0].starts_with("cpus: sockets is 2, and has to be 1"), "{two:?}");
+    assert!(two[0].ends_with("-smp 2"), "{two:?}");
+    assert!(smp(2, 1, 2)[0].starts_with("cpus: threads is 2"));
+    assert_eq!(smp(4, 1, 1), ["cpus: 2 are there and 4 can be, which has to be the same"]);
 }
 
 #[test]

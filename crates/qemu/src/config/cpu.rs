@@ -1,18 +1,14 @@
 //! The CPUs: which of Ferry's models says of itself what QEMU's say.
 
-use cpu::{CpuModel, MODELS, Topology, feature_name, msr};
+use cpu::{CpuModel, QEMU_MODELS, Topology, feature_name};
 use serde_json::Value;
 
 use super::Reasons;
-use super::import::{Accepted, Notes};
 use super::monitor::MonitorError;
 use super::qom::{Qom, Table, Want, shorten};
 
 /// What the type of every CPU of x86-64 ends with, behind the name of its model.
 pub(super) const CPU_SUFFIX: &str = "-x86_64-cpu";
-
-/// Leaf, register and bit of SVM, which `qemu64` has in QEMU and not in Ferry.
-const SVM: (u64, usize, u8) = (0x8000_0001, 2, 2);
 
 /// What makes up a CPU in QEMU besides its features: the guest sees another machine if one of these
 /// is not as QEMU has it if told nothing.
@@ -27,7 +23,6 @@ const FIXED: Table = &[
     ("start-powered-off", Want::Flag(false)),
     ("tcg-cpuid", Want::Flag(true)),
     ("tsc-frequency", Want::Number(0)),
-    ("ucode-rev", Want::Number(msr::MICROCODE_REVISION_OF_AMD as i64)),
     ("x-vendor-cpuid-only", Want::Flag(true)),
     ("xlevel2", Want::Number(0)),
 ];
@@ -39,18 +34,14 @@ const LAPIC: Table = &[
     ("version", Want::Number(0x14)),
 ];
 
-/// One thing in which a CPU of QEMU's differs from a model.
-struct Difference {
-    words: String,
-    is_svm: bool,
-}
+/// QEMU's words of features say what every CPU has, wherever it is. How many share a package is asked
+/// apart.
+const ALONE: Topology = Topology { apic_id: 0, count: 1 };
 
 /// Holds all CPUs against Ferry's models; gives the name of the one that they are, and how many
 /// there are.
 pub(super) fn check(
     qom: &mut Qom<'_>,
-    accepted: Accepted,
-    notes: &mut Notes,
     reasons: &mut Reasons,
 ) -> Result<(String, u32), MonitorError> {
     let command = "query-cpus-fast";
@@ -61,7 +52,7 @@ pub(super) fn check(
     let mut model = None;
     for (index, cpu) in (0..).zip(cpus) {
         let path = cpu.get("qom-path").and_then(Value::as_str).ok_or_else(misunderstood)?;
-        let named = check_one(qom, path, index, count, accepted, notes, reasons)?;
+        let named = check_one(qom, path, index, reasons)?;
         model.get_or_insert(named);
     }
     Ok((model.unwrap_or_default(), count))
@@ -71,9 +62,6 @@ fn check_one(
     qom: &mut Qom<'_>,
     path: &str,
     index: u32,
-    count: u32,
-    accepted: Accepted,
-    notes: &mut Notes,
     reasons: &mut Reasons,
 ) -> Result<String, MonitorError> {
     let kind = qom.text(path, "type")?;
@@ -97,33 +85,20 @@ fn check_one(
     } else {
         reasons.add("local APIC", "it is not QEMU's own model");
     }
-    let place = Topology { apic_id: index, count };
     let mut models = Vec::new();
-    for model in MODELS {
-        models.push((model, differences(qom, path, model, place)?));
+    for model in QEMU_MODELS {
+        models.push((model, differences(qom, path, model)?));
     }
     let exact = models.iter().find(|(_, differences)| differences.is_empty());
     let named = models.iter().find(|(model, _)| model.name() == name);
     let Some((model, differences)) = exact.or(named) else {
-        let known: Vec<&str> = MODELS.iter().map(CpuModel::name).collect();
+        let known: Vec<&str> = QEMU_MODELS.iter().map(CpuModel::name).collect();
         let known = known.join(", ");
         reasons.add("cpu", format!("Ferry has no model {name:?}; it has {known}"));
         return Ok(name.to_owned());
     };
-    for Difference { words, is_svm } in differences {
-        if *is_svm && accepted.svm {
-            notes.add("the guest loses the CPU feature svm, which was accepted");
-        } else if *is_svm {
-            reasons.add(
-                "cpu",
-                format!(
-                    "{words} (start QEMU with -cpu {name},-svm; or let the guest lose it, with \
-                     --accept svm)"
-                ),
-            );
-        } else {
-            reasons.add("cpu", words.as_str());
-        }
+    for difference in differences {
+        reasons.add("cpu", difference.as_str());
     }
     Ok(model.name().to_owned())
 }
@@ -132,28 +107,27 @@ fn differences(
     qom: &mut Qom<'_>,
     path: &str,
     model: &CpuModel,
-    place: Topology,
-) -> Result<Vec<Difference>, MonitorError> {
+) -> Result<Vec<String>, MonitorError> {
     let mut differences = Vec::new();
-    let mut add = |words, is_svm| differences.push(Difference { words, is_svm });
     for (property, ours) in [
         ("family", u64::from(family(model))),
         ("model", u64::from(model.signature() >> 12 & 0xf0 | model.signature() >> 4 & 0xf)),
         ("stepping", u64::from(model.signature() & 0xf)),
-        ("level", u64::from(model.cpuid(0, 0, place).eax)),
-        ("xlevel", u64::from(model.cpuid(0x8000_0000, 0, place).eax)),
+        ("level", u64::from(model.cpuid(0, 0, ALONE).eax)),
+        ("xlevel", u64::from(model.cpuid(0x8000_0000, 0, ALONE).eax)),
         ("phys-bits", u64::from(model.physical_bits())),
+        ("ucode-rev", model.microcode_revision()),
     ] {
         let theirs = qom.number(path, property)?;
         if theirs != ours {
-            add(format!("{property} is {theirs}, and {ours} in {}", model.name()), false);
+            differences.push(format!("{property} is {theirs}, and {ours} in {}", model.name()));
         }
     }
     for (property, ours) in [("vendor", vendor(model)), ("model-id", brand(model))] {
         let theirs = qom.text(path, property)?;
         if theirs != ours {
             let theirs = shorten(&theirs);
-            add(format!("{property} is {theirs:?}, and {ours:?} in {}", model.name()), false);
+            differences.push(format!("{property} is {theirs:?}, and {ours:?} in {}", model.name()));
         }
     }
     let words = qom.get(path, "feature-words")?;
@@ -164,12 +138,21 @@ fn differences(
         let leaf = number("cpuid-input-eax").ok_or_else(misunderstood)?;
         let index = number("cpuid-input-ecx").unwrap_or(0);
         let theirs = number("features").ok_or_else(misunderstood)?;
+        // Past its highest leaf a CPU answers as for that one, and QEMU's words say nothing.
+        let highest = match leaf {
+            0..0x4000_0000 => model.cpuid(0, 0, ALONE).eax,
+            0x4000_0000..0x8000_0000 => u32::MAX,
+            _ => model.cpuid(0x8000_0000, 0, ALONE).eax,
+        };
+        if leaf > u64::from(highest) {
+            continue;
+        }
         let register = word.get("cpuid-register").and_then(Value::as_str);
         let register = ["EAX", "EBX", "ECX", "EDX"]
             .iter()
             .position(|known| Some(*known) == register)
             .ok_or_else(misunderstood)?;
-        let said = model.cpuid(leaf as u32, index as u32, place);
+        let said = model.cpuid(leaf as u32, index as u32, ALONE);
         let ours = u64::from([said.eax, said.ebx, said.ecx, said.edx][register]);
         for bit in (0..32).filter(|bit| (theirs ^ ours) >> bit & 1 != 0) {
             let feature = feature_name(leaf as u32, index as u32, register as u8, bit);
@@ -178,7 +161,7 @@ fn differences(
             } else {
                 format!("QEMU's has no feature {feature}, and {} in Ferry has it", model.name())
             };
-            add(words, (leaf, register, bit) == SVM && theirs >> bit & 1 != 0);
+            differences.push(words);
         }
     }
     Ok(differences)
@@ -190,14 +173,14 @@ fn family(model: &CpuModel) -> u32 {
 }
 
 fn vendor(model: &CpuModel) -> String {
-    let leaf = model.cpuid(0, 0, Topology { apic_id: 0, count: 1 });
+    let leaf = model.cpuid(0, 0, ALONE);
     text(&[leaf.ebx, leaf.edx, leaf.ecx])
 }
 
 fn brand(model: &CpuModel) -> String {
     let mut words = Vec::new();
     for function in 0x8000_0002..=0x8000_0004 {
-        let leaf = model.cpuid(function, 0, Topology { apic_id: 0, count: 1 });
+        let leaf = model.cpuid(function, 0, ALONE);
         words.extend([leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
     }
     text(&words)

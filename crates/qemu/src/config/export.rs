@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cpu::CpuModel;
 use machine::{
     ClockMode, CpuConfig, MachineConfig, MachineType, RngSource, VirtioDevice, VirtioInterface,
     VirtioKind, format_uuid,
@@ -17,10 +18,6 @@ pub const QEMU: &str = "qemu-system-x86_64";
 const MACHINE: &str = "microvm,x-option-roms=off,pit=on,pic=on,rtc=on,isa-serial=on";
 /// QEMU makes memory a multiple of so many bytes.
 const MEMORY_UNIT: u64 = 8192;
-
-/// Ferry's CPU models, and what makes QEMU build the same. `tests` in crates/ferry hold them against
-/// each other.
-const CPUS: &[(&str, &str)] = &[("qemu64", "qemu64,-svm")];
 
 /// What belongs to the host where QEMU will run.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +90,7 @@ pub fn export(config: &MachineConfig, host: &HostSide<'_>) -> Result<Exported, E
     if let ClockMode::Icount { .. } = clock {
         reasons.add("clock", "it counts instructions, and its state is not QEMU's");
     }
-    let cpu = CPUS.iter().find(|(known, _)| known == model).map_or("", |(_, cpu)| *cpu);
-    if cpu.is_empty() {
+    if CpuModel::find_of_qemu(model).is_none() {
         reasons.add("cpu", format!("QEMU has no model that is Ferry's {model}"));
     }
     if !memory_bytes.is_multiple_of(MEMORY_UNIT) {
@@ -109,9 +105,9 @@ pub fn export(config: &MachineConfig, host: &HostSide<'_>) -> Result<Exported, E
     let mut arguments: Vec<Vec<String>> = [
         &["-M", MACHINE][..],
         &["-accel", "tcg"],
-        &["-cpu", cpu],
+        &["-cpu", model],
         &["-m", &format!("{}K", memory_bytes >> 10)],
-        &["-smp", &format!("cpus={count},sockets={count},cores=1,threads=1")],
+        &["-smp", &format!("cpus={count},sockets=1,cores={count},threads=1")],
         &["-name", &format!("guest={name}")],
         &["-uuid", &format_uuid(uuid)],
         &["-nodefaults"],
@@ -225,9 +221,9 @@ mod tests {
 qemu-system-x86_64 \\
   -M microvm,x-option-roms=off,pit=on,pic=on,rtc=on,isa-serial=on \\
   -accel tcg \\
-  -cpu qemu64,-svm \\
+  -cpu qemu64 \\
   -m 131072K \\
-  -smp cpus=2,sockets=2,cores=1,threads=1 \\
+  -smp cpus=2,sockets=1,cores=2,threads=1 \\
   -name guest=web \\
   -uuid 11111111-1111-1111-1111-111111111111 \\
   -nodefaults \\

@@ -15,15 +15,6 @@ const RELEASE: (u64, u64) = (7, 2);
 /// The name of a machine that has none.
 const NO_NAME: &str = "ferry";
 
-/// Differences that the guest may see, because the user says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// The CPUs lose the feature svm.
-    pub svm: bool,
-    /// Every CPU is a package of its own, whatever the guest was told.
-    pub topology: bool,
-}
-
 /// What QEMU does not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Given<'a> {
@@ -33,8 +24,6 @@ pub struct Given<'a> {
     pub uuid: [u8; 16],
     /// Frequency of the time-stamp counter that the guest sees, in kHz.
     pub tsc_khz: u64,
-    /// Differences that are no reason to refuse.
-    pub accepted: Accepted,
 }
 
 /// A machine that Ferry can take over.
@@ -76,8 +65,8 @@ pub fn import(monitor: &mut dyn Ask, given: &Given<'_>) -> Result<Imported, Impo
     }
     qom.check("machine", "/machine", board::MACHINE, &mut reasons)?;
     let memory_bytes = check_memory(&mut qom, &mut reasons)?;
-    let (model, cpus) = cpu::check(&mut qom, given.accepted, &mut notes, &mut reasons)?;
-    check_topology(&mut qom, cpus, given.accepted, &mut notes, &mut reasons)?;
+    let (model, cpus) = cpu::check(&mut qom, &mut reasons)?;
+    check_topology(&mut qom, cpus, &mut reasons)?;
     let interface = board::check(&mut qom, memory_bytes, &mut reasons)?;
     let devices = virtio::check(&mut qom, &mut notes, &mut reasons)?;
     let uuid = uuid(&mut qom, given.uuid, &mut notes)?;
@@ -194,13 +183,7 @@ fn check_memory(qom: &mut Qom<'_>, reasons: &mut Reasons) -> Result<u64, Monitor
 }
 
 /// What the guest is told of packages, cores and threads.
-fn check_topology(
-    qom: &mut Qom<'_>,
-    cpus: u32,
-    accepted: Accepted,
-    notes: &mut Notes,
-    reasons: &mut Reasons,
-) -> Result<(), MonitorError> {
+fn check_topology(qom: &mut Qom<'_>, cpus: u32, reasons: &mut Reasons) -> Result<(), MonitorError> {
     let smp = qom.get("/machine", "smp")?;
     let count = |key: &str| {
         let command = || "qom-get /machine smp".to_owned();
@@ -214,22 +197,17 @@ fn check_topology(
     if cpus > MAX_CPUS {
         reasons.add("cpus", format!("{cpus} are more than Ferry's {MAX_CPUS}"));
     }
-    let inside = ["dies", "clusters", "cores", "threads"].map(count);
-    let mut one_each = true;
-    for count in inside {
-        one_each &= count? == 1;
-    }
-    if !one_each && accepted.topology {
-        notes.add("the guest is told that each CPU is a package, which was accepted");
-    } else if !one_each {
-        reasons.add(
-            "cpus",
-            format!(
-                "{cpus} of them share a package in QEMU, and each is one in Ferry (start QEMU with \
-                 -smp {cpus},sockets={cpus}; or let CPUID change for the guest, with --accept \
-                 topology)"
-            ),
-        );
+    for key in ["sockets", "dies", "clusters", "threads"] {
+        let there = count(key)?;
+        if there != 1 {
+            reasons.add(
+                "cpus",
+                format!(
+                    "{key} is {there}, and has to be 1: in Ferry all are cores of one package, as \
+                     with -smp {cpus}"
+                ),
+            );
+        }
     }
     Ok(())
 }

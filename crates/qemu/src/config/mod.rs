@@ -19,7 +19,7 @@ use std::fmt;
 use thiserror::Error;
 
 pub use export::{Exported, HostSide, QEMU, export};
-pub use import::{Accepted, Given, Imported, import};
+pub use import::{Given, Imported, import};
 pub use monitor::{Answer, Ask, Monitor, MonitorError};
 
 /// Why a machine has no place on the other side.
