@@ -6,6 +6,7 @@ use std::io::Cursor;
 
 use common::{MICROVMS, Memory, golden, microvm, receive, receive_in};
 use qemu::PAGE_SIZE;
+use qemu::incoming::{Event, Expected, Incoming};
 use qemu::layout::layouts;
 use qemu::walk::{self, FieldValue, Structure};
 use vmstate::{StructValue, Value};
@@ -169,4 +170,49 @@ fn damage_and_cuts_never_panic_and_never_pass_for_whole() {
         refused += usize::from(receive(&damaged[..], &layouts, &mut Counter::default()).is_err());
     }
     assert!(refused > 0);
+}
+
+/// The stream of a QEMU that was told to send memory over three channels of its own.
+#[test]
+fn pages_come_over_channels_of_their_own() {
+    let streams: Vec<_> = (0..4).map(|channel| golden(&format!("multifd{channel}"))).collect();
+    let layouts = layouts(&microvm("idle"));
+    let expected = || Expected { layouts: layouts.clone(), uuid: [0; 16], channels: 3 };
+    // Whichever channel is ahead, it waits for the others.
+    for first in 0..4 {
+        for at_once in [700, 1 << 20] {
+            let mut incoming = Incoming::new(expected());
+            let mut pieces: Vec<_> = streams.iter().map(|bytes| bytes.chunks(at_once)).collect();
+            let mut pages = 0;
+            loop {
+                match incoming.next().unwrap() {
+                    Some(Event::Page { .. }) => pages += 1,
+                    Some(Event::Complete(sections)) => {
+                        assert_eq!(sections.len(), layouts.len());
+                        break;
+                    }
+                    Some(_) => {}
+                    None => {
+                        let mut order = (0..4).map(|index| (first + index) % 4);
+                        let next = order.find_map(|channel| {
+                            let wanted = incoming.wants(channel);
+                            let piece = if wanted { pieces[channel].next() } else { None };
+                            piece.map(|piece| (channel, piece))
+                        });
+                        match next {
+                            Some((channel, piece)) => incoming.heard(channel, piece),
+                            None => (0..4).for_each(|channel| incoming.ended(channel)),
+                        }
+                    }
+                }
+            }
+            assert_eq!(pages, (128 << 20) / PAGE_SIZE + 2 + 16 + 1, "first {first}");
+        }
+    }
+    let mut unexpected = Incoming::new(Expected { channels: 0, ..expected() });
+    unexpected.heard(0, &streams[0][..4096]);
+    while unexpected.next().unwrap().is_some() {}
+    unexpected.heard(1, &streams[1]);
+    let said = unexpected.next().unwrap_err().to_string();
+    assert!(said.contains("say how many with --multifd"), "{said}");
 }
