@@ -123,8 +123,11 @@ enum Part {
     Items,
     /// Inside a part of memory, the last one or not.
     Memory(bool),
-    /// Behind a part of memory: what other channels have of it comes first.
+    /// Behind a part of memory: what other channels have of it comes first. QEMU may keep the
+    /// footer to itself until it has sent more.
     Barrier(bool),
+    /// Behind that.
+    Footer,
     Description,
     /// So many bytes of the description are left.
     Skipping(usize),
@@ -308,9 +311,15 @@ impl Incoming {
                 if self.channels.any() && !self.channels.pass() {
                     return Err(Failure::Short);
                 }
-                self.part = Part::Items;
                 self.ram_ended = last;
+                self.part = Part::Footer;
                 Ok(Step::RoundEnd)
+            }
+            Part::Footer => {
+                let ram = self.ram.unwrap_or_default();
+                self.buffer.item(|source| footer(source, ram, "ram"))?;
+                self.part = Part::Items;
+                Ok(Step::Nothing)
             }
             Part::Description => {
                 let length = self.buffer.item(|source| {
@@ -484,7 +493,6 @@ impl Incoming {
             if source.u64()? != 0x10 {
                 return refuse("the list of RAM blocks does not end");
             }
-            footer(source, id, "ram")?;
             Ok((id, blocks))
         })?;
         self.ram = Some(id);
@@ -501,12 +509,11 @@ impl Incoming {
             End,
         }
         let (blocks, last) = (&self.blocks, &mut self.last);
-        let (page, delta, ram) = (&mut self.page, &mut self.delta, self.ram);
+        let (page, delta) = (&mut self.page, &mut self.delta);
         let found = self.buffer.item(|source| {
             let word = source.u64()?;
             let (offset, flags) = (word & !0xfff, word & 0xfff);
             if word == 0x10 {
-                footer(source, ram.unwrap_or_default(), "ram")?;
                 return Ok((Record::End, 0, 0));
             }
             match flags & !0x20 {
