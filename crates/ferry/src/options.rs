@@ -138,6 +138,13 @@ pub fn machine(options: &RunOptions, host: &HostConfig) -> Result<MachineConfig>
             file.devices.push(DeviceFile::Net { id: format!("net{index}"), mac: None, slot: None });
         }
     }
+    let arbiter = options.host.arbiter.arbiter.as_deref().unwrap_or_default();
+    if file.uuid.is_none() && arbiter.starts_with("etcd://") {
+        eprintln!(
+            "ferry: warning: this machine has no uuid of its own (in --machine FILE): each start is \
+             another machine to etcd, which then keeps no two from the same disks"
+        );
+    }
     resolve(&file, &files(host))
 }
 

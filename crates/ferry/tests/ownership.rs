@@ -97,6 +97,20 @@ fn the_record_follows(accel: &'static str) {
     assert!(text(&refused).contains("must not be started here"), "{}", text(&refused));
 }
 
+/// In etcd a machine is known by its UUID alone: no disk's file says that it is the same one.
+#[test]
+fn a_machine_without_a_uuid_of_its_own_is_warned_of_where_the_record_is_not_beside_its_disk() {
+    let host = Host::new("no-uuid");
+    let nobody = ["--arbiter", "etcd://127.0.0.1:1"];
+    let said = text(&host.ferry(&host.run(&nobody)));
+    assert!(said.contains("warning: this machine has no uuid of its own"), "{said}");
+    let file = host.path("machine.toml");
+    fs::write(&file, "uuid = \"6b1f0c1e-3f5a-4f0e-9c57-000000000001\"\nmemory = \"8M\"\n").unwrap();
+    let named = host.ferry(&[&["run", "--guest", "--machine", &file], &nobody[..]].concat());
+    let said = text(&named);
+    assert!(said.contains("etcd") && !said.contains("warning"), "{said}");
+}
+
 #[test]
 fn the_record_can_be_asked_for_while_the_machine_is_being_moved() {
     let (here, there) = (Host::new("asked-here"), Host::new("asked-there"));
