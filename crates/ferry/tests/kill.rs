@@ -52,6 +52,7 @@ sleep .5
 poweroff -f
 "#;
 const DISK: usize = 1 << 20;
+/// How long nothing may be said by anybody: a busy host is slow, and a guest that goes on is well.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What each side takes for silence.
 const IDLE: &str = "1500";
@@ -156,12 +157,11 @@ impl Watched {
 
     /// Waits for a line with this in it.
     fn line(&mut self, with: &str) -> String {
-        let until = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = self.seen.iter().find(|line| line.contains(with)) {
                 return line.clone();
             }
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => self.seen.push(line),
                 Err(_) => panic!("{with:?} never came: {:#?}", self.seen),
             }
@@ -413,12 +413,16 @@ fn one(guest: &Guest, seed: u64, etcd: Option<&mut Etcd>, reference: &Reference)
     }
 
     // What happens by itself.
-    let until = Instant::now() + PATIENCE;
+    let (mut until, mut heard) = (Instant::now() + PATIENCE, 0);
     let mut alone_since = None;
     while source.lives() || receiver.lives() {
         source.look();
         receiver.look();
         moving.look();
+        let said = source.seen.len() + receiver.seen.len() + moving.seen.len();
+        if said > heard {
+            (until, heard) = (Instant::now() + PATIENCE, said);
+        }
         assert!(
             Instant::now() < until,
             "{what}: here {:?} {:#?}, there {:?} {:#?}, migrate {:#?}, {}",
