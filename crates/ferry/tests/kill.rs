@@ -492,6 +492,7 @@ fn survives(guest: &Guest, name: &str, runs: u64) {
             Some(etcd) if seed % 2 == 0 => one(guest, seed, Some(etcd), &reference),
             _ => one(guest, seed, None, &reference),
         };
+        println!("{name}: seed {seed}: {end}");
         *ends.entry(end).or_default() += 1;
     }
     println!("{name}: {runs} runs, a move takes {:?}: {ends:#?}", reference.move_takes);
