@@ -46,6 +46,7 @@ for round in $(seq 1 40); do
     seq $round $((round + 4000)) | head -c 16384 >/tmp/piece
     dd if=/dev/vda bs=16384 skip=$round count=1 2>/tmp/dd | cmp - /tmp/piece ||
         echo "FAIL: round $round is not on the disk"
+    echo "read $round"
 done
 echo "PASS"
 sleep .5
