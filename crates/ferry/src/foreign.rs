@@ -72,7 +72,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
     let chosen = Chosen::new(&options.host.arbiter)?;
     let channels = usize::from(options.multifd.unwrap_or(0));
     let source = Box::new(FromQemu::new(arrival(&config, channels)));
-    let hears = source.hears();
+    let deaf = source.deaf();
     let (mut target, keyboard) = receive::target(options)?;
     let mut ownership = chosen.arriving(&options.host, target.config(), host.clone())?;
     let cancel = Cancel::new();
@@ -113,7 +113,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
         &mut Silent,
         &cancel,
     );
-    if received.is_err() && address.is_two_way() && !hears.load(Ordering::Acquire) {
+    if received.is_err() && address.is_two_way() && deaf.load(Ordering::Acquire) {
         eprintln!(
             "ferry: QEMU hears no refusal without its return path (capability return-path): if it \
              says that the migration completed, `cont` lets the guest go on there"

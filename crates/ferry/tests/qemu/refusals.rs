@@ -11,6 +11,10 @@ use crate::common::{Host, Running, text};
 use crate::meddler::meddle;
 use crate::traveller::{Sending, Traveller};
 
+/// The head of the serial port's section, and that of a device that there is not.
+const SERIAL: &[u8] = b"\x06serial\0\0\0\0\0\0\0\x03";
+const SARIAL: &[u8] = b"\x06sarial\0\0\0\0\0\0\0\x03";
+
 /// A receiver that waits, and where.
 fn receiver(host: &Host, config: &str, more: &[&str]) -> (Running, String) {
     let disk = format!("disk0={}", host.path("disk"));
@@ -28,6 +32,7 @@ fn refused(qemu: &mut Qemu, mut receiver: Running, address: &str) -> String {
     assert_eq!(answer["status"], "failed", "{said}: {answer}");
     assert_eq!(qemu.state(), "running", "{said}");
     assert!(said.contains("nothing of the guest is left here"), "{said}");
+    println!("{}", said.trim());
     said
 }
 
@@ -50,6 +55,7 @@ fn a_guest_that_is_refused_goes_on_under_qemu() {
         ("multifd", "say how many with --multifd"),
         ("compress", "turn the capability compress off"),
     ] {
+        println!("capability {capability}");
         set(guest.qemu(), capability, true);
         let (receiver, address) = receiver(&guest.host, &config, &[]);
         let said = refused(guest.qemu(), receiver, &address);
@@ -82,15 +88,14 @@ fn a_guest_that_is_refused_goes_on_under_qemu() {
 
     // Damage on the way, and links that end or stand still.
     for (old, new, words) in [
-        (&b"\x06serial"[..], &b"\x06sarial"[..], "section \"sarial\" instance 0 is of a device"),
-        (b"\x08globalstate\0\0\0\0\0\0\0\x01", b"\x08globalstate\0\0\0\0\0\0\0\x02", "version 2"),
-        (b"running\0\0\0", b"rupning\0\0\0", "run state \"rupning\""),
+        (SERIAL, SARIAL, "section \"sarial\" instance 0 is of a device"),
+        (
+            b"\x0bglobalstate\0\0\0\0\0\0\0\x01",
+            b"\x0bglobalstate\0\0\0\0\0\0\0\x02",
+            "version 2 of",
+        ),
+        (b"\0\0\0\x08running\0\0\0", b"\0\0\0\x08rupning\0\0\0", "run state \"rupning\""),
     ] {
-        // A name is behind its length.
-        let (old, new): (&'static [u8], &'static [u8]) = match old.first() {
-            Some(8) => (&old[1..], &new[1..]),
-            _ => (old, new),
-        };
         let (receiver, address) = receiver(&guest.host, &config, &[]);
         let said = refused(guest.qemu(), receiver, &meddle(&address, old, new));
         assert!(said.contains(words), "{words}: {said}");
@@ -142,7 +147,7 @@ fn a_guest_of_another_cpu_model_is_refused() {
     let config = guest.config();
     let (receiver, address) = receiver(&guest.host, &config, &[]);
     let said = refused(guest.qemu(), receiver, &address);
-    assert!(said.contains("section \"cpu\" instance 0") && said.contains("qemu64"), "{said}");
+    assert!(said.contains("section \"cpu\" instance 0"), "{said}");
     guest.ticks(3);
 }
 
@@ -164,7 +169,7 @@ fn a_machine_of_another_type_is_refused() {
 fn without_a_return_path_a_late_refusal_costs_a_word_of_the_operator() {
     let Some(mut guest) = Traveller::boot("unheard", 1, "qemu64", false) else { return };
     let (mut receiver, address) = receiver(&guest.host, &guest.config(), &[]);
-    let meddled = meddle(&address, b"\x06serial", b"\x06sarial");
+    let meddled = meddle(&address, SERIAL, SARIAL);
     guest.qemu().migrate(&meddled);
     let said = receiver.failure();
     assert!(said.contains("\"sarial\""), "{said}");

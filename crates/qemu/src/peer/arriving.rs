@@ -48,7 +48,7 @@ pub struct FromQemu {
     in_round: bool,
     held: Option<Held>,
     over: bool,
-    hears: Arc<AtomicBool>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl FromQemu {
@@ -69,13 +69,13 @@ impl FromQemu {
             in_round: false,
             held: None,
             over: false,
-            hears: Arc::default(),
+            deaf: Arc::default(),
         }
     }
 
-    /// Whether this QEMU hears answers: known once it has begun to send.
-    pub fn hears(&self) -> Arc<AtomicBool> {
-        self.hears.clone()
+    /// Set once this QEMU sends memory, if it hears no answers.
+    pub fn deaf(&self) -> Arc<AtomicBool> {
+        self.deaf.clone()
     }
 
     fn begin(&mut self) -> Result<(), Cause> {
@@ -176,6 +176,7 @@ impl FromQemu {
             Some(Event::Blocks(list)) => {
                 self.blocks = Some(Blocks::named(list, &self.arrival.config)?);
                 self.writer.ram_blocks(ram)?;
+                self.deaf.store(!self.incoming.has_return_path(), Ordering::Release);
             }
             Some(Event::Page { block, offset, content: came }) => {
                 content.copy_from_slice(came);
@@ -218,7 +219,6 @@ impl ForeignSource for FromQemu {
     }
 
     fn replies(&mut self) -> Vec<u8> {
-        self.hears.store(self.incoming.has_return_path(), Ordering::Release);
         self.incoming.replies()
     }
 
