@@ -134,10 +134,7 @@ pub fn sink(
     limits: (Duration, Duration),
 ) -> Result<Box<dyn Sink>> {
     let config = vm.config().clone();
-    let firmware = match vm.firmware()? {
-        Some(firmware) => firmware,
-        None => FirmwareState::default(),
-    };
+    let firmware = vm.firmware()?.unwrap_or_default();
     let split = |sections: &[SavedSection]| {
         let parts = vmm::split_state(sections).map_err(|error| error.to_string())?;
         let StateParts { sections, firmware, virtual_ns, paused_at_ns: _, running } = parts;

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
-use common::{Pages, golden, microvm, receive};
+use common::{Store, golden, microvm, receive};
 use cpu::{Activity, CpuModel, CpuState, Segment};
 use devices::virtio::{
     BlockBackend, BlockConfig, BlockKind, RngSource, VirtioBlock, VirtioBlockState,
@@ -25,7 +25,7 @@ const WALL_NS: i64 = 1_795_500_000_250_000_000;
 
 fn received(name: &str) -> (MachineConfig, Vec<SavedSection>, Result<Received, String>) {
     let config = microvm(name);
-    let mut memory = Pages::default();
+    let mut memory = Store::default();
     let sections = receive(&golden(name)[..], &layouts(&config), &mut memory).unwrap();
     let translated = from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring));
     (config, sections, translated.map_err(|error| error.to_string()))
@@ -54,7 +54,7 @@ fn changed(name: &str) -> BTreeSet<String> {
     // A second time nothing is left to change.
     let again = from_qemu(&back, &config, WALL_NS, &|_| None);
     let indices = |ring: u64| {
-        let mut memory = Pages::default();
+        let mut memory = Store::default();
         receive(&golden(name)[..], &layouts, &mut memory).unwrap();
         memory.used_index(ring)
     };
@@ -167,7 +167,7 @@ fn what_comes_back_to_qemu_differs_where_it_is_said_to() {
 #[test]
 fn what_has_no_place_is_refused_by_name() {
     let (config, sections, _) = received("idle");
-    let mut memory = Pages::default();
+    let mut memory = Store::default();
     receive(&golden("idle")[..], &layouts(&config), &mut memory).unwrap();
     let refused = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
         let mut sections = sections.clone();
@@ -223,7 +223,7 @@ fn what_is_written_for_qemu_can_be_walked_and_received() {
     let stream = walk(Cursor::new(&bytes)).unwrap();
     assert!(stream.whole && stream.sections.len() == layouts.len());
     assert_eq!(stream.blocks[0].records, 2);
-    let again = receive(&bytes[..], &layouts, &mut Pages::default()).unwrap();
+    let again = receive(&bytes[..], &layouts, &mut Store::default()).unwrap();
     assert_eq!(again, sections);
     let mut foreign = sections.clone();
     foreign[0].name = "hpet".to_owned();
@@ -336,7 +336,7 @@ fn a_stream_of_the_other_interface_is_refused_with_what_to_change() {
 #[test]
 fn a_legacy_state_that_cannot_be_is_refused_by_name() {
     let (config, sections, _) = received("linux1");
-    let mut memory = Pages::default();
+    let mut memory = Store::default();
     receive(&golden("linux1")[..], &layouts(&config), &mut memory).unwrap();
     let refused = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut sections = sections.clone();

@@ -22,14 +22,14 @@ const SENDINGS: [Sending; 4] = [
 fn ten_hops(name: &str, cpus: u32, cpu: &str, legacy: bool) {
     let Some(mut guest) = Traveller::boot(name, cpus, cpu, legacy) else { return };
     for (hop, sending) in (0..5).zip(SENDINGS.iter().cycle()) {
-        let answer = guest.to_ferry(*sending);
+        let answer = guest.move_to_ferry(*sending);
         println!(
             "{name}: hop {} into Ferry: QEMU says {} ms downtime ({sending:?})",
             2 * hop + 1,
             answer["downtime"]
         );
         guest.ticks(3);
-        println!("{name}: hop {}: {}", 2 * hop + 2, guest.to_qemu().trim());
+        println!("{name}: hop {}: {}", 2 * hop + 2, guest.move_to_qemu().trim());
         guest.ticks(3);
     }
     guest.check();
@@ -59,9 +59,9 @@ fn ten_hops_of_a_nehalem() {
 fn ten_hops_by_files() {
     let Some(mut guest) = Traveller::boot("files", 1, "qemu64", false) else { return };
     for _ in 0..5 {
-        guest.to_ferry_by_file();
+        guest.move_to_ferry_by_file();
         guest.ticks(2);
-        guest.to_qemu_by_file();
+        guest.move_to_qemu_by_file();
         guest.ticks(2);
     }
     guest.check();

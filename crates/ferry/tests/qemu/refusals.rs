@@ -114,9 +114,9 @@ fn a_guest_that_is_refused_goes_on_under_qemu() {
     }
 
     // After all that it can still be moved.
-    guest.to_ferry(Sending { capabilities: &["return-path"], channels: 0 });
+    guest.move_to_ferry(Sending { capabilities: &["return-path"], channels: 0 });
     guest.ticks(3);
-    guest.to_qemu();
+    guest.move_to_qemu();
     guest.check();
 }
 
@@ -184,7 +184,7 @@ fn without_a_return_path_a_late_refusal_costs_a_word_of_the_operator() {
 #[test]
 fn a_guest_that_qemu_does_not_take_goes_on_under_ferry() {
     let Some(mut guest) = Traveller::boot("kept", 1, "qemu64", false) else { return };
-    guest.to_ferry(Sending { capabilities: &["return-path"], channels: 0 });
+    guest.move_to_ferry(Sending { capabilities: &["return-path"], channels: 0 });
     guest.ticks(1);
     let original = guest.arguments.clone();
     for (old, new) in [
@@ -216,7 +216,7 @@ fn a_guest_that_qemu_does_not_take_goes_on_under_ferry() {
     assert!(!moved.status.success(), "a Ferry that waits for QEMU takes no Ferry's");
     drop(other);
     guest.ticks(1);
-    guest.to_qemu();
+    guest.move_to_qemu();
     guest.ticks(1);
     guest.check();
 }

@@ -202,7 +202,7 @@ impl Traveller {
     }
 
     /// From QEMU to Ferry, live, over TCP. Gives what QEMU says of it.
-    pub fn to_ferry(&mut self, sending: Sending) -> serde_json::Value {
+    pub fn move_to_ferry(&mut self, sending: Sending) -> serde_json::Value {
         let serial = self.serial();
         let (to, disk) = (format!("file:{}", serial.display()), self.disk());
         let mut arguments = self.receiving(&["receive", "tcp:127.0.0.1:0"], &to, &disk);
@@ -227,7 +227,7 @@ impl Traveller {
     }
 
     /// From QEMU to Ferry by a file.
-    pub fn to_ferry_by_file(&mut self) {
+    pub fn move_to_ferry_by_file(&mut self) {
         let file = self.host.path("stream");
         self.qemu().migrate(&format!("exec:cat >{file}"));
         assert_eq!(self.qemu().migrated()["status"], "completed");
@@ -253,7 +253,7 @@ impl Traveller {
     }
 
     /// From Ferry to a fresh QEMU, live, over TCP. Gives what Ferry says of it.
-    pub fn to_qemu(&mut self) -> String {
+    pub fn move_to_qemu(&mut self) -> String {
         let mut qemu = self.waiting_qemu("tcp:127.0.0.1:0");
         let address = format!("tcp:127.0.0.1:{}", qemu.incoming_port());
         let said = self.leave(&address);
@@ -262,7 +262,7 @@ impl Traveller {
     }
 
     /// From Ferry to a fresh QEMU by a file.
-    pub fn to_qemu_by_file(&mut self) {
+    pub fn move_to_qemu_by_file(&mut self) {
         let file = self.host.path("stream");
         self.leave(&format!("file:{file}"));
         let qemu = self.waiting_qemu(&format!("exec:cat {file}"));

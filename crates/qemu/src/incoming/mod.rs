@@ -263,6 +263,7 @@ impl Incoming {
     ///
     /// # Errors
     /// If any byte is not what a microvm with these sections sends.
+    #[expect(clippy::should_implement_trait, reason = "an event borrows from the stream")]
     pub fn next(&mut self) -> Result<Option<Event<'_>>, ReceiveError> {
         if !self.blocks.is_empty() {
             let page = self.channels.next(&self.blocks, self.ram_ended);

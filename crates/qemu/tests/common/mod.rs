@@ -1,7 +1,7 @@
 //! The streams in `golden/`.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -96,29 +96,34 @@ pub fn receive(
     receive_in(bytes, 1 << 20, layouts, memory)
 }
 
-/// The first RAM block, page by page.
+/// All memory of a stream, page by page.
 #[derive(Default)]
-pub struct Pages(HashMap<u64, [u8; PAGE_SIZE]>);
+pub struct Store {
+    /// The RAM blocks.
+    pub blocks: Vec<(String, u64)>,
+    /// By block and offset.
+    pub pages: BTreeMap<(usize, u64), Box<[u8; PAGE_SIZE]>>,
+}
 
-impl Pages {
+impl Store {
     /// The index field of a used ring (virtio 1.2, section 2.7.8), by the ring's address.
     pub fn used_index(&self, ring: u64) -> Option<u16> {
-        let (page, offset) = (ring & !0xfff, (ring & 0xfff) as usize);
-        let page = self.0.get(&page)?;
+        let page = self.pages.get(&(0, ring & !0xfff))?;
+        let offset = (ring & 0xfff) as usize;
         Some(u16::from_le_bytes([page[offset + 2], page[offset + 3]]))
     }
 }
 
-impl Memory for Pages {
-    fn blocks(&mut self, _: &[(String, u64)]) {}
-
-    fn write(&mut self, block: usize, offset: u64, content: &[u8; PAGE_SIZE]) {
-        if block == 0 {
-            self.0.insert(offset, *content);
-        }
+impl Memory for Store {
+    fn blocks(&mut self, blocks: &[(String, u64)]) {
+        self.blocks = blocks.to_vec();
     }
 
-    fn read(&self, _: usize, offset: u64) -> [u8; PAGE_SIZE] {
-        self.0.get(&offset).copied().unwrap_or([0; PAGE_SIZE])
+    fn write(&mut self, block: usize, offset: u64, content: &[u8; PAGE_SIZE]) {
+        self.pages.insert((block, offset), Box::new(*content));
+    }
+
+    fn read(&self, block: usize, offset: u64) -> [u8; PAGE_SIZE] {
+        self.pages.get(&(block, offset)).map_or([0; PAGE_SIZE], |page| **page)
     }
 }

@@ -6,14 +6,13 @@
 mod bus;
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../live/mod.rs"]
-mod live;
 mod pair;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bus::{Qemu, installed};
-use common::{microvm, receive};
+use common::{Store, microvm, receive};
 use devices::virtio::{VirtioBlockState, VirtioRngState, VirtioSlot};
-use live::{Store, wall_ns};
 use machine::{MachineConfig, VirtioInterface};
 use pair::{
     BLOCK, BUFFERS, DISK_BYTES, Driver, EMPTY, MEMORY_BYTES, Pair, RNG, SLOTS, header, ours,
@@ -22,6 +21,11 @@ use qemu::layout::layouts;
 use qemu::send::Sender;
 use qemu::translate::{self, Received, from_qemu, to_qemu};
 use vmstate::{SavedSection, VmState};
+
+/// The host's wall clock, in nanoseconds since 1970.
+fn wall_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64
+}
 
 /// Numbers that are the same in every run (xorshift64).
 struct Numbers(u64);
