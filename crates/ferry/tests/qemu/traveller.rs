@@ -138,7 +138,16 @@ impl Traveller {
 
     /// Waits for the guest to say this from now on; gives the rest of the line, once it is whole.
     pub fn wait(&mut self, words: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+        self.wait_for(words, PATIENCE).unwrap_or_else(|| {
+            let tail: String = self.said.chars().rev().take(800).collect();
+            let tail: String = tail.chars().rev().collect();
+            panic!("the guest does not say {words:?}; it said {tail}")
+        })
+    }
+
+    /// The same for so long at most.
+    pub fn wait_for(&mut self, words: &str, patience: Duration) -> Option<String> {
+        let end = Instant::now() + patience;
         loop {
             let new = &self.said[self.looked..];
             if let Some(at) = new.find(words) {
@@ -146,12 +155,12 @@ impl Traveller {
                 if let Some(length) = rest.find('\n') {
                     let line = rest[..length].trim().to_owned();
                     self.looked += at + words.len() + length;
-                    return line;
+                    return Some(line);
                 }
             }
-            let tail: String = self.said.chars().rev().take(800).collect();
-            let tail: String = tail.chars().rev().collect();
-            assert!(Instant::now() < end, "the guest does not say {words:?}; it said {tail}");
+            if Instant::now() >= end {
+                return None;
+            }
             self.hear();
         }
     }
@@ -259,6 +268,17 @@ impl Traveller {
         let said = self.leave(&address);
         self.arrive(Place::Qemu(qemu));
         said
+    }
+
+    /// From QEMU to a fresh QEMU, live, over TCP.
+    pub fn move_past_ferry(&mut self) {
+        let mut qemu = self.waiting_qemu("tcp:127.0.0.1:0");
+        let address = format!("tcp:127.0.0.1:{}", qemu.incoming_port());
+        self.qemu().enable("return-path");
+        self.qemu().migrate(&address);
+        let answer = self.qemu().migrated();
+        assert_eq!(answer["status"], "completed", "{answer} {}", qemu.errors());
+        self.arrive(Place::Qemu(qemu));
     }
 
     /// From Ferry to a fresh QEMU by a file.

@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn blocks_of_another_machine_are_refused_by_name() {
         let list = Blocks::of(&machine(64 << 20), &tables()).list().to_vec();
-        let refusal = |change: &dyn Fn(&mut Vec<(String, u64)>)| {
+        type List = Vec<(String, u64)>;
+        let refusal = |change: &dyn Fn(&mut List)| {
             let mut list = list.clone();
             change(&mut list);
             Blocks::named(&list, &machine(64 << 20)).unwrap_err()
