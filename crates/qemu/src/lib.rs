@@ -9,6 +9,7 @@
 //! | read a file, whatever machine it is of | [`walk`], [`compare`] |
 //! | read and write the stream of a microvm | [`incoming`], [`send`], with [`layout`] |
 //! | turn its state into Ferry's sections and back | [`translate`] |
+//! | take a machine from a QEMU, and send it one | [`peer`] |
 //! | get the machine's configuration from QEMU, and give it back | [`config`] |
 
 pub mod compare;

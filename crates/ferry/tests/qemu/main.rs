@@ -9,8 +9,13 @@ mod meddler;
 mod refusals;
 mod traveller;
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use common::text;
 use traveller::{Sending, Traveller};
 
 /// What a QEMU may be told, and how many channels that makes.
@@ -55,6 +60,47 @@ fn ten_hops_with_the_legacy_interface() {
 #[test]
 fn ten_hops_of_a_nehalem() {
     ten_hops("nehalem", 1, "Nehalem", true);
+}
+
+/// The command line that Ferry prints makes a QEMU that takes the guest.
+#[test]
+fn a_guest_goes_back_to_a_qemu_by_the_exported_command_line() {
+    let Some(mut guest) = Traveller::boot("export", 2, "qemu64", true) else { return };
+    guest.move_to_ferry(Sending { capabilities: &["return-path"], channels: 0 });
+    guest.ticks(1);
+    let waiting = guest.host.path("waiting");
+    let incoming = format!("unix:{waiting}");
+    let line = guest.host.ferry(&["export-config", "guest", "--qemu", "--incoming", &incoming]);
+    assert!(line.status.success(), "{}", text(&line));
+    let line = String::from_utf8(line.stdout).unwrap();
+    // Its serial port is its standard output. What the shell starts takes its place.
+    let command: Vec<_> = line.lines().filter(|line| !line.starts_with('#')).collect();
+    let mut qemu = Command::new("sh")
+        .args(["-c", &format!("exec {}", command.join("\n"))])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Ended)
+        .unwrap();
+    while !Path::new(&waiting).exists() {
+        assert!(qemu.0.try_wait().unwrap().is_none(), "{line}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let moved = guest.host.ferry(&["migrate", "guest", &incoming, "--to", "qemu"]);
+    assert!(moved.status.success(), "{} {line}", text(&moved));
+    let lines = BufReader::new(qemu.0.stdout.take().unwrap()).split(b'\n');
+    let ticks = lines.filter(|line| line.as_ref().unwrap().starts_with(b"tick "));
+    assert_eq!(ticks.take(3).count(), 3, "{line}");
+}
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The control beside the others: what QEMU's own moves do to the same guest. QEMU 7.2 was once seen

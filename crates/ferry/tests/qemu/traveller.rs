@@ -240,6 +240,7 @@ impl Traveller {
         let file = self.host.path("stream");
         self.qemu().migrate(&format!("exec:cat >{file}"));
         assert_eq!(self.qemu().migrated()["status"], "completed");
+        self.verify(&file);
         let serial = self.serial();
         let (to, disk) = (format!("file:{}", serial.display()), self.disk());
         let address = format!("file:{file}");
@@ -285,8 +286,15 @@ impl Traveller {
     pub fn move_to_qemu_by_file(&mut self) {
         let file = self.host.path("stream");
         self.leave(&format!("file:{file}"));
+        self.verify(&file);
         let qemu = self.waiting_qemu(&format!("exec:cat {file}"));
         self.arrive(Place::Qemu(qemu));
+    }
+
+    /// A stream can be read by its own description, whoever wrote it.
+    fn verify(&self, file: &str) {
+        let verified = self.host.ferry(&["verify", file]);
+        assert!(verified.status.success(), "{}", text(&verified));
     }
 
     fn leave(&mut self, address: &str) -> String {
