@@ -172,6 +172,33 @@ fn transport_from_qemu(
     })
 }
 
+/// Bytes of a disk's configuration space.
+const BLOCK_CONFIG: usize = 57;
+
+/// A disk's configuration space as QEMU 7.2 fills it upon the first read, which is when it becomes
+/// state: before that it is all zeroes, and no guest has seen it. Geometry is that of a disk without
+/// a partition table: 16 heads and 63 sectors.
+fn block_config(sectors: u64) -> Vec<u8> {
+    const HEADS: u8 = 16;
+    const SECTORS: u8 = 63;
+    const RANGE: u32 = 0x3f_ffff;
+    let cylinders = (sectors / (u64::from(HEADS) * u64::from(SECTORS))).clamp(2, 16383) as u16;
+    let mut config = Vec::with_capacity(BLOCK_CONFIG);
+    config.extend(sectors.to_le_bytes());
+    // No limit of a segment's size; segments of a request.
+    config.extend([0u32, BLOCK_RING - 2].map(u32::to_le_bytes).as_flattened());
+    config.extend(cylinders.to_le_bytes());
+    config.extend([HEADS, SECTORS]);
+    config.extend(512u32.to_le_bytes());
+    // Topology; the cache is on; one queue.
+    config.extend([0; 8]);
+    config.extend([1, 0, 1, 0]);
+    // Sectors, segments and alignment of discarding; sectors and segments of zeroes, which unmap.
+    config.extend([RANGE, 1, 1, RANGE, 1].map(u32::to_le_bytes).as_flattened());
+    config.push(1);
+    config
+}
+
 /// The section of a device, from QEMU's.
 pub(super) fn from_qemu(
     sections: &[SavedSection],
@@ -188,9 +215,12 @@ pub(super) fn from_qemu(
             .map(|transport| (transport, None)),
     };
     match &device.kind {
-        VirtioKind::Block { .. } => {
+        VirtioKind::Block { sectors, .. } => {
             let layout: VirtioBlockLayout = decode(sections, &name, 0)?;
-            let VirtioBlockLayout { head, in_flight: _, tail } = layout;
+            let VirtioBlockLayout { mut head, in_flight: _, tail } = layout;
+            if head.config == [0; BLOCK_CONFIG] {
+                head.config = block_config(*sectors);
+            }
             let (transport, legacy) = either(head, &tail, BLOCK_RING).map_err(failed(&name, 0))?;
             Ok(SavedSection::encode(name, 0, &VirtioBlockState { transport, legacy }))
         }
