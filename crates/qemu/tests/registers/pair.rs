@@ -53,7 +53,8 @@ impl Pair {
             std::fs::write(folder.join(disk), vec![0; DISK_BYTES as usize]).unwrap();
         }
         let ram = GuestRam::new(MEMORY_BYTES as u64).unwrap();
-        let (block, rng) = ours(&folder, &ram);
+        let (mut block, rng) = ours(&folder, &ram);
+        block.device_mut().backend_mut().lock().unwrap();
         let qemu = Qemu::start(&folder, VirtioInterface::Legacy, None);
         Self { qemu, ram, block, rng, folder }
     }
