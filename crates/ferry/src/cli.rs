@@ -246,6 +246,10 @@ pub struct ReceiveOptions {
     #[arg(long, value_name = "CHANNELS", requires = "machine",
           value_parser = clap::value_parser!(u8).range(1..=64))]
     pub multifd: Option<u8>,
+    /// Let a guest run here that QEMU was told to stop before it was sent. Without this it is paused
+    /// here, as it was there.
+    #[arg(long, requires = "machine")]
+    pub resume: bool,
     /// For how long the source may be silent before the link is taken for lost, in milliseconds
     /// [default: 10000].
     #[arg(long, value_name = "MS")]

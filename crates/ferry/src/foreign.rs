@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -43,10 +44,12 @@ fn machine(file: &Path, host: &HostConfig) -> Result<MachineConfig> {
     Ok(config)
 }
 
-fn arrival(config: &MachineConfig, channels: usize) -> Arrival {
-    let of = config.clone();
+/// What is expected of QEMU. `ran` learns whether the guest ran while QEMU sent it.
+fn arrival(config: &MachineConfig, options: &ReceiveOptions, ran: &Arc<OnceLock<bool>>) -> Arrival {
+    let (of, resume, ran) = (config.clone(), options.resume, Arc::clone(ran));
     let join = move |received: Received, firmware: FirmwareState| {
         let Received { sections, virtual_ns, running } = received;
+        let running = *ran.get_or_init(|| running) || resume;
         let parts =
             StateParts { sections, firmware, virtual_ns, paused_at_ns: wall_clock_ns(), running };
         vmm::join_state(&of, parts).map_err(|error| error.to_string())
@@ -55,7 +58,7 @@ fn arrival(config: &MachineConfig, channels: usize) -> Arrival {
         schemas: vmm::schemas(config),
         config: config.clone(),
         join: Box::new(join),
-        channels,
+        channels: usize::from(options.multifd.unwrap_or(0)),
         wall_clock_ns,
     }
 }
@@ -70,8 +73,8 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
     let config = machine(file, &host)?;
     Outputs::new(&options.host, &host)?;
     let chosen = Chosen::new(&options.host.arbiter)?;
-    let channels = usize::from(options.multifd.unwrap_or(0));
-    let source = Box::new(FromQemu::new(arrival(&config, channels)));
+    let ran = Arc::new(OnceLock::new());
+    let source = Box::new(FromQemu::new(arrival(&config, options, &ran)));
     let deaf = source.deaf();
     let (mut target, keyboard) = receive::target(options)?;
     let mut ownership = chosen.arriving(&options.host, target.config(), host.clone())?;
@@ -97,7 +100,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
         (ForeignWay::Channel(channel, Some(Box::new(more))), settings)
     } else {
         secure::check_one_way(&address, options.tls.tls_cert.is_some())?;
-        if channels > 0 {
+        if options.multifd.is_some() {
             bail!("{address}: --multifd is for tcp: and unix:, where further channels can come");
         }
         let intake = transport::open_intake(&address, None)?;
@@ -119,7 +122,26 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
              says that the migration completed, `cont` lets the guest go on there"
         );
     }
+    if received.is_ok() {
+        say_how_it_was_sent(ran.get().copied(), options.resume, &config.name);
+    }
     finish(received, target, &keyboard, ownership, &host, None)
+}
+
+/// What the operator has to know of a guest that has arrived.
+fn say_how_it_was_sent(ran: Option<bool>, resume: bool, name: &str) {
+    match ran {
+        Some(true) => eprintln!(
+            "ferry: the guest ran while QEMU sent it, and QEMU may have left out memory that it \
+             wrote meanwhile (software emulation before release 9.0; its stream does not show it): \
+             tell QEMU to `stop` before `migrate`, and receive with --resume"
+        ),
+        Some(false) if !resume => eprintln!(
+            "ferry: QEMU was told to stop the guest, so it is paused here too: `ferry resume {name}` \
+             lets it go on (--resume does so at once)"
+        ),
+        _ => {}
+    }
 }
 
 /// The way out of a machine to a QEMU.

@@ -29,12 +29,8 @@ const SENDINGS: [Sending; 4] = [
 fn ten_hops(name: &str, cpus: u32, cpu: &str, legacy: bool) {
     let Some(mut guest) = Traveller::boot(name, cpus, cpu, legacy) else { return };
     for (hop, sending) in (0..5).zip(SENDINGS.iter().cycle()) {
-        let answer = guest.move_to_ferry(*sending);
-        println!(
-            "{name}: hop {} into Ferry: QEMU says {} ms downtime ({sending:?})",
-            2 * hop + 1,
-            answer["downtime"]
-        );
+        let still = guest.move_to_ferry(*sending);
+        println!("{name}: hop {} into Ferry: stood still for {still:.0?} ({sending:?})", 2 * hop + 1);
         guest.ticks(3);
         println!("{name}: hop {}: {}", 2 * hop + 2, guest.move_to_qemu().trim());
         guest.ticks(3);
@@ -103,9 +99,10 @@ impl Drop for Ended {
     }
 }
 
-/// The control beside the others: what QEMU's own moves do to the same guest. QEMU 7.2 was once seen
-/// to leave busy guests crashed. As long as the control's goes on, guests are not stopped before
-/// QEMU sends; how it fares is printed, and is not for Ferry's tests to demand.
+/// The control beside the others: what QEMU's own moves do to the same guest, running. QEMU 7.2 now
+/// and then leaves out what a guest writes while it is sent, and the guest crashes or computes
+/// nonsense wherever it goes on (`docs/qemu.md`). So the other tests stop it first; how it fares
+/// here is printed, and is not for Ferry's tests to demand.
 #[test]
 fn the_same_guest_moved_by_qemu_alone() {
     let Some(mut guest) = Traveller::boot("control", 1, "qemu64", false) else { return };
@@ -117,6 +114,24 @@ fn the_same_guest_moved_by_qemu_alone() {
             println!("control: it said {}", guest.said);
             return;
         }
+    }
+}
+
+/// A guest that runs while QEMU sends it is taken, in all the ways in which QEMU sends, and the
+/// operator is told what QEMU may do to it. Where it did, another one is moved: three in a row, of
+/// which QEMU spoils one in about fifty, would be Ferry's fault.
+#[test]
+fn a_running_guest_is_taken_and_its_operator_warned() {
+    for sending in SENDINGS {
+        let well = (0..3).any(|_| {
+            let Some(mut guest) = Traveller::boot("live", 1, "qemu64", false) else { return true };
+            let answer = guest.move_to_ferry_live(sending);
+            println!("live: QEMU says {} ms downtime ({sending:?})", answer["downtime"]);
+            let (well, said) = guest.goes_on();
+            assert!(said.contains("may have left out memory"), "{said}");
+            well
+        });
+        assert!(well, "{sending:?}");
     }
 }
 
