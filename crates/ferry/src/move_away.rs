@@ -41,6 +41,11 @@ pub fn list() -> Result<ExitCode> {
     );
     for found in control::running()? {
         let status = found.status;
+        // KVM counts none.
+        let instructions = match status.instructions {
+            0 => "-".to_owned(),
+            count => count.to_string(),
+        };
         println!(
             "{:<16} {:<11} {:>8} {:>10} {:>5} {:>14}",
             status.name,
@@ -48,7 +53,7 @@ pub fn list() -> Result<ExitCode> {
             status.pid,
             text::bytes(status.memory),
             status.cpus,
-            status.instructions
+            instructions
         );
     }
     Ok(ExitCode::SUCCESS)

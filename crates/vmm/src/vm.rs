@@ -395,6 +395,14 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
+    /// Says how far the guest has come.
+    fn publish_progress(&self) {
+        let (instructions, virtual_ns) = (self.machine.instructions(), self.machine.virtual_ns());
+        let mut status = self.shared.status();
+        status.instructions = instructions;
+        status.virtual_ns = virtual_ns;
+    }
+
     fn publish_running(&self) {
         self.publish(if self.running { VmState::Running } else { VmState::Paused });
     }
@@ -487,6 +495,7 @@ impl Worker {
         let started = Instant::now();
         let stop = self.machine.run(LOOK_EVERY);
         let took = started.elapsed();
+        self.publish_progress();
         self.flush();
         match stop {
             Ok(Stop::Look) => {}

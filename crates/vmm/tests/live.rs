@@ -45,6 +45,23 @@ fn a_guest_with_two_vcpus_is_moved_without_a_gap() {
     moves_without_a_gap(2);
 }
 
+#[test]
+fn a_running_machine_says_how_far_it_is() {
+    let printed = Printed::default();
+    let config = MachineConfig::new("live", [3; 16], MEMORY);
+    // KVM counts no instructions.
+    let host = HostConfig::from_toml("accel = \"soft\"").unwrap();
+    let vm = start(&config, 0, &host, &printed);
+    printed.wait_for_rounds(1);
+    let early = vm.status();
+    printed.wait_for_rounds(1);
+    let late = vm.status();
+    vm.quit();
+    vm.wait();
+    assert!(0 < early.instructions && early.instructions < late.instructions, "{early:?} {late:?}");
+    assert!(0 < early.virtual_ns && early.virtual_ns < late.virtual_ns, "{early:?} {late:?}");
+}
+
 /// The move is refused with this text on both sides, and the guest goes on; then it is moved.
 fn refused(config: &MachineConfig, good: &HostConfig, bad: &HostConfig, text: &str) {
     let printed = Printed::default();

@@ -30,7 +30,10 @@ fn ten_hops(name: &str, cpus: u32, cpu: &str, legacy: bool) {
     let Some(mut guest) = Traveller::boot(name, cpus, cpu, legacy) else { return };
     for (hop, sending) in (0..5).zip(SENDINGS.iter().cycle()) {
         let still = guest.move_to_ferry(*sending);
-        println!("{name}: hop {} into Ferry: stood still for {still:.0?} ({sending:?})", 2 * hop + 1);
+        println!(
+            "{name}: hop {} into Ferry: stood still for {still:.0?} ({sending:?})",
+            2 * hop + 1
+        );
         guest.ticks(3);
         println!("{name}: hop {}: {}", 2 * hop + 2, guest.move_to_qemu().trim());
         guest.ticks(3);
