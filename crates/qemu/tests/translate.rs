@@ -200,6 +200,41 @@ fn what_has_no_place_is_refused_by_name() {
     assert!(said.contains("queue 0: a request is in flight"), "{said}");
 }
 
+#[test]
+fn a_state_of_the_modern_interface_that_cannot_be_is_refused_by_name() {
+    let (config, sections, _) = received("linux2");
+    let mut memory = Store::default();
+    receive(&golden("linux2")[..], &layouts(&config), &mut memory).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut sections = sections.clone();
+        let found = sections.iter_mut().find(|of| of.name == DISK).unwrap();
+        change(&mut found.data);
+        from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring))
+            .unwrap_err()
+            .to_string()
+    };
+    // The last thing in the section is subsection virtio/started: its name, version and 1.
+    let subsection = 2 + 14 + 4 + 1;
+    let said = refused(&|data| *data.last_mut().unwrap() = 2);
+    assert!(said.contains("virtio/started is not 1"), "{said}");
+    let said = refused(&|data| data.truncate(data.len() - subsection));
+    assert!(said.contains("virtio/started is not what status says"), "{said}");
+    let broken = |value: u8| {
+        refused(&|data| {
+            let behind = b"\x05\x12virtio/extra_state";
+            let at = data.windows(behind.len()).position(|bytes| bytes == behind).unwrap();
+            data.splice(at..at, [&b"\x05\x0dvirtio/broken\0\0\0\x01"[..], &[value]].concat());
+        })
+    };
+    let said = broken(1);
+    assert!(said.contains("virtio/broken is not what status says"), "{said}");
+    let said = broken(2);
+    assert!(said.contains("virtio/broken is not 1"), "{said}");
+    // The status is behind three registers.
+    let said = refused(&|data| data[12] |= 0x40);
+    assert!(said.contains("virtio/broken is not what status says"), "{said}");
+}
+
 /// QEMU fills a disk's configuration space when it is first read: a guest that has not done so can
 /// be moved too, and finds there what it would have found.
 #[test]

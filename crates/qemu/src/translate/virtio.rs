@@ -60,6 +60,30 @@ pub(super) fn check_ring_sizes(
     require(right, reason)
 }
 
+/// Whether the driver has broken a rule.
+pub(super) fn is_broken(found: Option<&BrokenLayout>) -> Result<bool, Reason> {
+    match found {
+        None => Ok(false),
+        Some(BrokenLayout { value: 1 }) => Ok(true),
+        Some(_) => Err("subsection virtio/broken is not 1".to_owned()),
+    }
+}
+
+/// Whether the driver runs.
+pub(super) fn is_started(found: Option<&StartedLayout>) -> Result<bool, Reason> {
+    match found {
+        None => Ok(false),
+        Some(StartedLayout { value: 1 }) => Ok(true),
+        Some(_) => Err("subsection virtio/started is not 1".to_owned()),
+    }
+}
+
+/// Whether the guest was offered what QEMU offers.
+pub(super) fn check_offered(found: u64, offered: u64) -> Result<(), Reason> {
+    let reason = format!("features {found:#x} were offered to the guest; QEMU offers {offered:#x}");
+    require(found == offered, reason)
+}
+
 fn queue_from_qemu(
     index: usize,
     legacy: &VirtioQueueLayout,
@@ -127,8 +151,7 @@ fn transport_from_qemu(
         ringsize,
         broken,
         extra_state,
-        // Follows from the status.
-        started: _,
+        started,
         disabled,
     } = tail;
     let state = extra_state.as_ref().and_then(|extra| extra.state.as_ref());
@@ -143,7 +166,16 @@ fn transport_from_qemu(
     check_ring_sizes(ringsize.as_ref(), queues.len(), ring)?;
     require(device_endian.is_none(), "subsection virtio/device_endian: it is big-endian")?;
     require(disabled.is_none(), "subsection virtio/disabled: the device is disabled")?;
-    let broken = broken.as_ref().is_some_and(|BrokenLayout { value }| *value != 0);
+    let running = status & DRIVER_OK != 0;
+    require(
+        is_started(started.as_ref())? == running,
+        "subsection virtio/started is not what status says of the driver",
+    )?;
+    let broken = is_broken(broken.as_ref())?;
+    require(
+        broken == (status & NEEDS_RESET != 0),
+        "subsection virtio/broken is not what status says of the device",
+    )?;
     let MmioLayout { guest_features, queues: mmio } = state;
     let [low, high] = *guest_features;
     let agreed = features64.as_ref().map_or(features.into(), |FeaturesLayout { value }| *value);
@@ -155,7 +187,6 @@ fn transport_from_qemu(
     let mut into = Vec::with_capacity(queues.len());
     for (index, legacy) in queues.iter().enumerate() {
         let (rings, mmio) = (&rings.queues[index], &mmio[index]);
-        let running = status & DRIVER_OK != 0;
         into.push(queue_from_qemu(index, legacy, rings, mmio, used_index, running, broken)?);
     }
     Ok(VirtioMmioState {
@@ -164,7 +195,7 @@ fn transport_from_qemu(
         driver_features,
         driver_features_select: guest_features_select,
         queue_select: queue_select.into(),
-        status: status | if broken { NEEDS_RESET } else { 0 },
+        status,
         interrupt_status: isr,
         config_generation: 0,
         config,
@@ -265,12 +296,7 @@ fn transport_to_qemu(
         config,
         queues,
     } = state;
-    require(
-        *device_features == offered,
-        format!(
-            "features {device_features:#x} were offered to the guest; QEMU offers {offered:#x}"
-        ),
-    )?;
+    check_offered(*device_features, offered)?;
     let words = |address: u64| [address as u32, (address >> 32) as u32];
     let mut legacy = Vec::new();
     let (mut rings, mut mmio) = (Vec::new(), Vec::new());
@@ -310,7 +336,7 @@ fn transport_to_qemu(
         host_features_select: *device_features_select,
         guest_features_select: *driver_features_select,
         guest_page_shift: NO_PAGE_SHIFT,
-        status: status & !NEEDS_RESET,
+        status: *status,
         isr: *interrupt_status,
         queue_select: u16::try_from(*queue_select).map_err(|_| "queue_select is out of range")?,
         features: *driver_features as u32,

@@ -2,7 +2,9 @@
 
 use devices::virtio::{QueueState, VirtioLegacyState, VirtioMmioState, legacy_rings};
 
-use super::virtio::{DRIVER_OK, check_ring_sizes, ring_sizes};
+use super::virtio::{
+    DRIVER_OK, check_offered, check_ring_sizes, is_broken, is_started, ring_sizes,
+};
 use super::{Reason, require};
 use crate::layout::*;
 
@@ -86,16 +88,7 @@ pub(super) fn from_qemu(
     )?;
     require(device_endian.is_none(), "subsection virtio/device_endian: it is big-endian")?;
     require(disabled.is_none(), "subsection virtio/disabled: the device is disabled")?;
-    let broken = match broken {
-        None => false,
-        Some(BrokenLayout { value: 1 }) => true,
-        Some(_) => return Err("subsection virtio/broken is not 1".to_owned()),
-    };
-    let started = match started {
-        None => false,
-        Some(StartedLayout { value: 1 }) => true,
-        Some(_) => return Err("subsection virtio/started is not 1".to_owned()),
-    };
+    let (broken, started) = (is_broken(broken.as_ref())?, is_started(started.as_ref())?);
     require(
         started || status & DRIVER_OK == 0,
         "subsection virtio/started is missing, and status says that the driver runs",
@@ -164,12 +157,7 @@ pub(super) fn to_qemu(
         queues,
     } = transport;
     let VirtioLegacyState { page_shift, broken, started, alignments } = legacy;
-    require(
-        *device_features == offered,
-        format!(
-            "features {device_features:#x} were offered to the guest; QEMU offers {offered:#x}"
-        ),
-    )?;
+    check_offered(*device_features, offered)?;
     require(alignments.len() == queues.len(), "a queue has no alignment")?;
     let mut into = Vec::with_capacity(queues.len());
     for (queue, align) in queues.iter().zip(alignments) {

@@ -8,9 +8,10 @@ mod bus;
 mod common;
 mod pair;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bus::{Qemu, installed};
+use bus::{PATIENCE, Qemu, installed};
 use common::{Store, microvm, receive};
 use devices::virtio::{VirtioBlockState, VirtioRngState, VirtioSlot};
 use machine::{MachineConfig, VirtioInterface};
@@ -169,6 +170,29 @@ fn state<T: VmState>(sections: &[SavedSection], name: &str) -> T {
     found.decode().unwrap()
 }
 
+/// A stream with these sections for QEMU, with memory as it came from there.
+fn written(
+    folder: &Path,
+    memory: &Store,
+    sections: &[SavedSection],
+    config: &MachineConfig,
+    received: &Received,
+) -> PathBuf {
+    let now = translate::Instant { virtual_ns: received.virtual_ns, wall_ns: wall_ns() };
+    let sections = to_qemu(sections, config, now, received.running).unwrap();
+    let mut sender = Sender::new(Vec::new()).unwrap();
+    sender.begin_memory(&memory.blocks).unwrap();
+    sender.begin_round(true).unwrap();
+    for ((block, offset), content) in &memory.pages {
+        sender.page(*block, *offset, content).unwrap();
+    }
+    sender.end_round().unwrap();
+    sender.sections(&sections, &layouts(config)).unwrap();
+    let file = folder.join("moved");
+    std::fs::write(&file, sender.finish().unwrap()).unwrap();
+    file
+}
+
 /// What the two have been told makes the same states, and each goes on where the other was.
 #[test]
 fn a_state_is_the_same_in_both_and_goes_both_ways() {
@@ -277,19 +301,7 @@ fn a_state_is_the_same_in_both_and_goes_both_ways() {
                 *section = pair.rng.save_section();
             }
         }
-        let now = translate::Instant { virtual_ns: received.virtual_ns, wall_ns: wall_ns() };
-        let sections = to_qemu(&sections, &config, now, received.running).unwrap();
-        let mut sender = Sender::new(Vec::new()).unwrap();
-        sender.begin_memory(&memory.blocks).unwrap();
-        sender.begin_round(true).unwrap();
-        for ((block, offset), content) in &memory.pages {
-            sender.page(*block, *offset, content).unwrap();
-        }
-        sender.end_round().unwrap();
-        sender.sections(&sections, &layouts(&config)).unwrap();
-        let moved = sender.finish().unwrap();
-        let file = pair.folder.join("moved");
-        std::fs::write(&file, moved).unwrap();
+        let file = written(&pair.folder, &memory, &sections, &config, &received);
         pair.qemu = Qemu::start(&pair.folder, VirtioInterface::Legacy, Some(&file));
         compare(&mut pair, name);
         for driver in &mut drivers {
@@ -332,4 +344,66 @@ fn qemu_offers_the_features_that_it_is_said_to() {
         drop(qemu);
         std::fs::remove_dir_all(&folder).unwrap();
     }
+}
+
+/// A driver of virtio 1 reads that its device needs a reset, wherever it goes on.
+#[test]
+fn a_slot_that_needs_a_reset_says_so_after_a_move() {
+    if !installed() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("ferry-broken-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("disk"), vec![0; DISK_BYTES as usize]).unwrap();
+    let mut qemu = Qemu::start(&folder, VirtioInterface::Modern, None);
+    let slot = SLOTS[BLOCK];
+    let status = |qemu: &mut Qemu| {
+        let mut found = [0; 4];
+        qemu.read(slot + 0x70, &mut found);
+        u32::from_le_bytes(found)
+    };
+    let rings = [0x10_0000_u64, 0x10_1000, 0x10_2000];
+    for (address, bytes) in [
+        // A request of one buffer, which has no place for its status.
+        (rings[0], &[&BUFFERS.to_le_bytes()[..], &[16, 0, 0, 0, 0, 0, 0, 0]].concat()[..]),
+        (rings[1], &[0, 0, 1, 0, 0, 0]),
+    ] {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        qemu.bus(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()));
+    }
+    let [descriptors, available, used] = rings.map(|ring| ring as u32);
+    for (register, value) in [
+        (0x70, 1),
+        (0x70, 3),
+        (0x24, 1),
+        (0x20, 1),
+        (0x70, 0xb),
+        (0x38, 64),
+        (0x80, descriptors),
+        (0x90, available),
+        (0xa0, used),
+        (0x44, 1),
+        (0x70, 0xf),
+        (0x50, 0),
+    ] {
+        qemu.bus(&format!("writel {:#x} {value:#x}", slot + register));
+    }
+    let end = Instant::now() + PATIENCE;
+    while status(&mut qemu) != 0x4f {
+        assert!(Instant::now() < end, "status {:#x}", status(&mut qemu));
+    }
+    let mut config = microvm("reset");
+    config.virtio_interface = VirtioInterface::Modern;
+    let (memory, received) = translated(&qemu.save(), &config);
+    let received = received.unwrap();
+    let block: VirtioBlockState = state(&received.sections, "virtio-blk");
+    assert_eq!((block.transport.status, block.transport.interrupt_status), (0x4f, 3));
+    let file = written(&folder, &memory, &received.sections, &config, &received);
+    drop(qemu);
+    let mut qemu = Qemu::start(&folder, VirtioInterface::Modern, Some(&file));
+    assert_eq!(status(&mut qemu), 0x4f);
+    let (_, again) = translated(&qemu.save(), &config);
+    assert_eq!(state::<VirtioBlockState>(&again.unwrap().sections, "virtio-blk"), block);
+    drop(qemu);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
