@@ -4,17 +4,15 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use memory::{DirtyBitmap, GuestRam};
+use memory::GuestRam;
 use transport::{Channel, Control, Intake};
 
-use super::envelope::EnvelopeLink;
 use super::inbox::{Heard, Inbox, Way};
 use super::link::DestinationLink;
 use crate::cancel::Cancel;
 use crate::error::Failure;
 use crate::foreign::{Callers, ForeignSource, Piece};
-use crate::handover::{Digest, OwnerId, Record};
-use crate::postcopy::Session;
+use crate::handover::{Digest, OwnerId};
 use crate::settings::Settings;
 
 /// How often a wait looks whether the operator wants it to end.
@@ -125,10 +123,6 @@ impl ForeignLink {
 }
 
 impl DestinationLink for ForeignLink {
-    fn greet(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn next_chunk(
         &mut self,
         chunk: &mut Vec<u8>,
@@ -147,14 +141,6 @@ impl DestinationLink for ForeignLink {
                 Piece::Wanting => self.listen(self.limit)?,
             }
         }
-    }
-
-    fn accept(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn claim(&self) -> Option<Record> {
-        None
     }
 
     fn ready(
@@ -187,27 +173,9 @@ impl DestinationLink for ForeignLink {
         Ok((own, me.clone()))
     }
 
-    fn post_copy(&self) -> bool {
-        false
-    }
-
     fn set_memory(&mut self, ram: &GuestRam) {
         self.ram = Some(ram.clone());
     }
-
-    fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure> {
-        Ok(None)
-    }
-
-    fn stay(&mut self) {}
-
-    fn into_envelope(self) -> Option<EnvelopeLink> {
-        None
-    }
-
-    fn running(&mut self, _me: &OwnerId) {}
-
-    fn run_failed(&mut self, _reason: &str) {}
 
     fn refuse(&mut self, _reason: &str) {
         self.source.refuse();

@@ -7,14 +7,10 @@ use std::time::Duration;
 
 use transport::{Control, Intake, TransportError};
 
-use memory::{DirtyBitmap, GuestRam};
-
-use super::envelope::EnvelopeLink;
 use super::link::DestinationLink;
 use crate::cancel::Cancel;
 use crate::error::Failure;
-use crate::handover::{Digest, OwnerId, Record};
-use crate::postcopy::Session;
+use crate::handover::{Digest, OwnerId};
 use crate::queue::{Queue, QueueError};
 use crate::settings::Settings;
 
@@ -91,10 +87,6 @@ fn pump(mut intake: Box<dyn Intake>, into: &Queue<Piece>, emptied: &Queue<Vec<u8
 }
 
 impl DestinationLink for PipeLink {
-    fn greet(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn next_chunk(
         &mut self,
         chunk: &mut Vec<u8>,
@@ -136,14 +128,6 @@ impl DestinationLink for PipeLink {
         }
     }
 
-    fn accept(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn claim(&self) -> Option<Record> {
-        None
-    }
-
     fn ready(
         &mut self,
         own: Digest,
@@ -155,28 +139,6 @@ impl DestinationLink for PipeLink {
         }
         Ok((own, me.clone()))
     }
-
-    fn post_copy(&self) -> bool {
-        false
-    }
-
-    fn set_memory(&mut self, _ram: &GuestRam) {}
-
-    fn take_missing(&mut self) -> Result<Option<(Session, DirtyBitmap)>, Failure> {
-        Ok(None)
-    }
-
-    fn stay(&mut self) {}
-
-    fn into_envelope(self) -> Option<EnvelopeLink> {
-        None
-    }
-
-    fn running(&mut self, _me: &OwnerId) {}
-
-    fn run_failed(&mut self, _reason: &str) {}
-
-    fn refuse(&mut self, _reason: &str) {}
 
     fn finish(&mut self) {
         self.queue.abandon();
