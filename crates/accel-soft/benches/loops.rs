@@ -1,11 +1,15 @@
 //! How fast the software CPU runs: a loop of integer instructions, and one of loads, stores, calls
 //! and returns, in millions of guest instructions a second.
 
+#[path = "../tests/nothing/mod.rs"]
+mod nothing;
+
 use std::time::Instant;
 
 use accel_soft::SoftAccelerator;
-use cpu::{Bus, CpuModel, CpuState, Exit, GeneralProtection, Segment, Topology, Vcpu, flags as f};
+use cpu::{CpuModel, CpuState, Exit, Segment, Topology, Vcpu, flags as f};
 use memory::GuestRam;
+use nothing::Nothing;
 
 const PAGE_TABLES: u64 = 0x1000;
 const CODE: u64 = 0x10_0000;
@@ -27,43 +31,6 @@ const STORES: &[u8] = &[
     0x48, 0x81, 0xc7, 0x10, 0x00, 0x20, 0x00, 0x50, 0xe8, 0x07, 0x00, 0x00, 0x00, 0x58, 0x48, 0xff,
     0xc9, 0x75, 0xdd, 0xf4, 0xc3,
 ];
-
-/// A machine without devices.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn port_in(&mut self, _: u64, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u64, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: u64, _: u64, data: &mut [u8]) {
-        data.fill(0);
-    }
-    fn mmio_write(&mut self, _: u64, _: u64, _: &[u8]) {}
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
-    fn apic_base(&mut self) -> u64 {
-        0xfee0_0900
-    }
-    fn set_apic_base(&mut self, _: u64, _: u64) -> Result<(), GeneralProtection> {
-        Err(GeneralProtection)
-    }
-    fn task_priority(&mut self) -> u8 {
-        0
-    }
-    fn set_task_priority(&mut self, _: u64, _: u8) {}
-    fn interrupt_pending(&mut self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self, _: u64) -> Option<u8> {
-        None
-    }
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn attention(&mut self) -> bool {
-        false
-    }
-}
 
 fn millions_a_second(code: &[u8]) -> f64 {
     let ram = GuestRam::new(16 << 20).expect("memory");

@@ -21,6 +21,7 @@ pub mod send;
 mod source;
 pub mod translate;
 pub mod walk;
+mod xbzrle;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;

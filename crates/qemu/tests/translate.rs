@@ -31,6 +31,17 @@ fn received(name: &str) -> (MachineConfig, Vec<SavedSection>, Result<Received, S
     (config, sections, translated.map_err(|error| error.to_string()))
 }
 
+/// Why QEMU's state is refused once a section of it was changed.
+fn refusal(name: &str, section: &str, change: &dyn Fn(&mut Vec<u8>)) -> String {
+    let config = microvm(name);
+    let mut memory = Store::default();
+    let mut sections = receive(&golden(name)[..], &layouts(&config), &mut memory).unwrap();
+    let found = sections.iter_mut().find(|of| of.name == section).unwrap();
+    change(&mut found.data);
+    let used_index = |ring| memory.used_index(ring);
+    from_qemu(&sections, &config, WALL_NS, &used_index).unwrap_err().to_string()
+}
+
 fn state<T: VmState>(from: &[SavedSection], name: &str, instance: u32) -> T {
     let found = from.iter().find(|of| of.name == name && of.instance == instance).unwrap();
     found.decode().unwrap()
@@ -166,17 +177,7 @@ fn what_comes_back_to_qemu_differs_where_it_is_said_to() {
 
 #[test]
 fn what_has_no_place_is_refused_by_name() {
-    let (config, sections, _) = received("idle");
-    let mut memory = Store::default();
-    receive(&golden("idle")[..], &layouts(&config), &mut memory).unwrap();
-    let refused = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
-        let mut sections = sections.clone();
-        let found = sections.iter_mut().find(|of| of.name == name).unwrap();
-        change(&mut found.data);
-        from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring))
-            .unwrap_err()
-            .to_string()
-    };
+    let refused = |section: &str, change: &dyn Fn(&mut Vec<u8>)| refusal("idle", section, change);
     // cpu_common: an SMI is pending.
     let said = refused("cpu_common", &|data| data[7] |= 0x40);
     assert!(said.contains("interrupt_request 0x40: an SMI"), "{said}");
@@ -196,23 +197,14 @@ fn what_has_no_place_is_refused_by_name() {
     assert!(said.contains("cpu_clock_offset is negative"), "{said}");
     let said = refused("kvm-tpr-opt", &|data| data[20] = 1);
     assert!(said.contains("firmware has installed a patch"), "{said}");
+    let (config, sections, _) = received("idle");
     let said = from_qemu(&sections, &config, WALL_NS, &|_| Some(0xfff0)).unwrap_err().to_string();
     assert!(said.contains("queue 0: a request is in flight"), "{said}");
 }
 
 #[test]
 fn a_state_of_the_modern_interface_that_cannot_be_is_refused_by_name() {
-    let (config, sections, _) = received("linux2");
-    let mut memory = Store::default();
-    receive(&golden("linux2")[..], &layouts(&config), &mut memory).unwrap();
-    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut sections = sections.clone();
-        let found = sections.iter_mut().find(|of| of.name == DISK).unwrap();
-        change(&mut found.data);
-        from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring))
-            .unwrap_err()
-            .to_string()
-    };
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| refusal("linux2", DISK, change);
     // The last thing in the section is subsection virtio/started: its name, version and 1.
     let subsection = 2 + 14 + 4 + 1;
     let said = refused(&|data| *data.last_mut().unwrap() = 2);
@@ -391,17 +383,7 @@ fn a_stream_of_the_other_interface_is_refused_with_what_to_change() {
 
 #[test]
 fn a_legacy_state_that_cannot_be_is_refused_by_name() {
-    let (config, sections, _) = received("linux1");
-    let mut memory = Store::default();
-    receive(&golden("linux1")[..], &layouts(&config), &mut memory).unwrap();
-    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut sections = sections.clone();
-        let found = sections.iter_mut().find(|of| of.name == DISK).unwrap();
-        change(&mut found.data);
-        from_qemu(&sections, &config, WALL_NS, &|ring| memory.used_index(ring))
-            .unwrap_err()
-            .to_string()
-    };
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| refusal("linux1", DISK, change);
     // Behind 24 bytes of registers come 57 of configuration space, and the number of queues.
     let queue = 24 + 57 + 4;
     let cases: [(usize, u8, &str); 11] = [

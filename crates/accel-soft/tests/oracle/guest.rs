@@ -1,11 +1,13 @@
 //! One instruction on the software CPU, at the linear addresses that it had on the host.
 
+#[path = "../nothing/mod.rs"]
+mod nothing;
+
 use accel_soft::{SoftAccelerator, SoftVcpu};
-use cpu::{
-    Bus, CpuModel, CpuState, DescriptorTable, GeneralProtection, Segment, Topology, Vcpu,
-    flags as f,
-};
+use cpu::{CpuModel, CpuState, DescriptorTable, Segment, Topology, Vcpu, flags as f};
 use memory::GuestRam;
+
+use nothing::Nothing;
 
 use super::{MAPPING, MEMORY, MEMORY_LENGTH, Outcome, Start};
 
@@ -20,47 +22,6 @@ const GDT: u64 = TABLES + 0x1000;
 const TSS: u64 = TABLES + 0x1100;
 const HANDLERS: u64 = TABLES + 0x2000;
 const FAULT_STACK: u64 = TABLES + 0x4000;
-
-/// A machine without devices.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn port_in(&mut self, _: u64, port: u16, _: u8) -> u32 {
-        panic!("port {port:#x} read")
-    }
-    fn port_out(&mut self, _: u64, port: u16, _: u8, _: u32) {
-        panic!("port {port:#x} written")
-    }
-    fn mmio_read(&mut self, _: u64, address: u64, _: &mut [u8]) {
-        panic!("{address:#x} read")
-    }
-    fn mmio_write(&mut self, _: u64, address: u64, _: &[u8]) {
-        panic!("{address:#x} written")
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
-    fn apic_base(&mut self) -> u64 {
-        0xfee0_0900
-    }
-    fn set_apic_base(&mut self, _: u64, _: u64) -> Result<(), GeneralProtection> {
-        Err(GeneralProtection)
-    }
-    fn task_priority(&mut self) -> u8 {
-        0
-    }
-    fn set_task_priority(&mut self, _: u64, _: u8) {}
-    fn interrupt_pending(&mut self) -> bool {
-        false
-    }
-    fn acknowledge_interrupt(&mut self, _: u64) -> Option<u8> {
-        None
-    }
-    fn end_of_interrupt(&mut self, _: u8) {}
-    fn attention(&mut self) -> bool {
-        false
-    }
-}
 
 /// A guest whose memory lies where the host's mapping lies.
 pub struct Guest {

@@ -24,7 +24,6 @@
 //! everything: a stream that is complete, and whose channel has ended in order, is the guest.
 
 mod buffer;
-mod difference;
 mod grammar;
 mod pages;
 
@@ -37,7 +36,7 @@ use buffer::{Buffer, Failure, Reading, refuse};
 use grammar::{block_list, block_of, footer, head, subsection};
 use pages::Channels;
 
-pub use difference::apply;
+pub use crate::xbzrle::apply;
 
 /// The largest description that is read over.
 const MAX_DESCRIPTION: u32 = 32 << 20;

@@ -7,6 +7,7 @@ use std::io::{Read, Seek};
 use super::error::{WalkError, WalkErrorKind};
 use super::input::Input;
 use super::{Block, MAX_BLOCKS, Page};
+use crate::xbzrle;
 
 const ZERO: u64 = 0x02;
 const MEM_SIZE: u64 = 0x04;
@@ -129,7 +130,7 @@ impl Ram {
             XBZRLE => {
                 let (mark, length) = (input.u8()?, input.u16()?);
                 let delta = input.bytes(length.into())?;
-                if mark != 1 || !delta_fits(&delta, self.page_size) {
+                if mark != 1 || !xbzrle::fits(&delta, self.page_size) {
                     return Err(failed(WalkErrorKind::Delta));
                 }
                 Ok(Page::Unchecked)
@@ -140,50 +141,5 @@ impl Ram {
                 Ok(Page::Unchecked)
             }
         }
-    }
-}
-
-/// Whether an XBZRLE record ends where its page ends, or before: runs of what stays and of what
-/// changes by turns, each with its length before it.
-fn delta_fits(mut delta: &[u8], page_size: u64) -> bool {
-    let mut reach = 0;
-    while !delta.is_empty() {
-        let Some(kept) = run_length(&mut delta) else { return false };
-        let Some(changed) = run_length(&mut delta) else { return false };
-        if changed == 0 || delta.len() < changed {
-            return false;
-        }
-        delta = &delta[changed..];
-        reach += (kept + changed) as u64;
-    }
-    reach <= page_size
-}
-
-/// One or two bytes of LEB128.
-fn run_length(delta: &mut &[u8]) -> Option<usize> {
-    let (value, rest) = match **delta {
-        [low, ref rest @ ..] if low < 0x80 => (usize::from(low), rest),
-        [low, high, ref rest @ ..] if high < 0x80 => {
-            (usize::from(low & 0x7f) | usize::from(high) << 7, rest)
-        }
-        _ => return None,
-    };
-    *delta = rest;
-    Some(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deltas_stay_in_their_page() {
-        assert!(delta_fits(&[], 4096));
-        // 4094 bytes stay, two change.
-        assert!(delta_fits(&[0xfe, 0x1f, 2, 1, 1], 4096));
-        assert!(!delta_fits(&[0xff, 0x1f, 2, 1, 1], 4096), "past the end");
-        assert!(!delta_fits(&[0, 3, 1, 1], 4096), "cut short");
-        assert!(!delta_fits(&[5], 4096), "no second run");
-        assert!(!delta_fits(&[0x80, 0x80, 1], 4096), "three bytes of a length");
     }
 }
