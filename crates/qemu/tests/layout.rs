@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use common::{MICROVMS, Memory, golden, microvm, receive, receive_in};
@@ -178,15 +179,20 @@ fn pages_come_over_channels_of_their_own() {
     let streams: Vec<_> = (0..4).map(|channel| golden(&format!("multifd{channel}"))).collect();
     let layouts = layouts(&microvm("idle"));
     let expected = || Expected { layouts: layouts.clone(), uuid: [0; 16], channels: 3 };
-    // Whichever channel is ahead, it waits for the others.
+    // Whichever channel is ahead, it waits for the others, and memory is the same.
+    let mut right = None;
     for first in 0..4 {
         for at_once in [700, 1 << 20] {
+            let mut memory = BTreeMap::new();
             let mut incoming = Incoming::new(expected());
             let mut pieces: Vec<_> = streams.iter().map(|bytes| bytes.chunks(at_once)).collect();
             let mut pages = 0;
             loop {
                 match incoming.next().unwrap() {
-                    Some(Event::Page { .. }) => pages += 1,
+                    Some(Event::Page { block, offset, content }) => {
+                        memory.insert((block, offset), *content);
+                        pages += 1;
+                    }
                     Some(Event::Complete(sections)) => {
                         assert_eq!(sections.len(), layouts.len());
                         break;
@@ -207,6 +213,7 @@ fn pages_come_over_channels_of_their_own() {
                 }
             }
             assert_eq!(pages, (128 << 20) / PAGE_SIZE + 2 + 16 + 1, "first {first}");
+            assert!(right.get_or_insert_with(|| memory.clone()) == &memory, "first {first}");
         }
     }
     // QEMU writes what ends a part of memory, and keeps the footer until it has more to send.
