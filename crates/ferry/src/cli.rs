@@ -246,8 +246,9 @@ pub struct ReceiveOptions {
     #[arg(long, value_name = "CHANNELS", requires = "machine",
           value_parser = clap::value_parser!(u8).range(1..=64))]
     pub multifd: Option<u8>,
-    /// Let a guest run here that QEMU was told to stop before it was sent. Without this it is paused
-    /// here, as it was there.
+    /// QEMU is told to stop the guest before it sends it: let it run as soon as it is here, and refuse
+    /// one that ran meanwhile. Without this a stopped guest is paused here, and a running one is taken
+    /// with a warning.
     #[arg(long, requires = "machine")]
     pub resume: bool,
     /// For how long the source may be silent before the link is taken for lost, in milliseconds

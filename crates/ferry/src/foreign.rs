@@ -44,11 +44,19 @@ fn machine(file: &Path, host: &HostConfig) -> Result<MachineConfig> {
     Ok(config)
 }
 
+/// What is wrong with a guest that ran; see `docs/qemu.md`.
+const RAN: &str = "the guest ran while QEMU sent it, and without KVM QEMU leaves out memory that a \
+                   guest writes meanwhile (before release 9.0): tell it to `stop` before `migrate`, \
+                   and receive with --resume";
+
 /// What is expected of QEMU. `ran` learns whether the guest ran while QEMU sent it.
 fn arrival(config: &MachineConfig, options: &ReceiveOptions, ran: &Arc<OnceLock<bool>>) -> Arrival {
     let (of, resume, ran) = (config.clone(), options.resume, Arc::clone(ran));
     let join = move |received: Received, firmware: FirmwareState| {
         let Received { sections, virtual_ns, running } = received;
+        if running && resume {
+            return Err(RAN.to_owned());
+        }
         let running = *ran.get_or_init(|| running) || resume;
         let parts =
             StateParts { sections, firmware, virtual_ns, paused_at_ns: wall_clock_ns(), running };
@@ -131,11 +139,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
 /// What the operator has to know of a guest that has arrived.
 fn say_how_it_was_sent(ran: Option<bool>, resume: bool, name: &str) {
     match ran {
-        Some(true) => eprintln!(
-            "ferry: the guest ran while QEMU sent it, and QEMU may have left out memory that it \
-             wrote meanwhile (software emulation before release 9.0; its stream does not show it): \
-             tell QEMU to `stop` before `migrate`, and receive with --resume"
-        ),
+        Some(true) => eprintln!("ferry: {RAN}"),
         Some(false) if !resume => eprintln!(
             "ferry: QEMU was told to stop the guest, so it is paused here too: `ferry resume {name}` \
              lets it go on (--resume does so at once)"

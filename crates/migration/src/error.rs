@@ -83,7 +83,7 @@ pub enum Failure {
     NotConverging(NotConverging),
     /// The pause took longer than allowed.
     #[error(
-        "the guest would have stood still for more than {} ms, {doing}; \
+        "the guest would have stood still for more than {} ms while {doing}; \
          use a larger --downtime-limit, or allow a longer pause",
         limit.as_millis()
     )]

@@ -173,6 +173,26 @@ impl Qemu {
         self.ask("migrate", json!({ "uri": uri }));
     }
 
+    /// Begins to migrate, and lets QEMU stop the guest only once it has sent memory in some rounds,
+    /// as over a slow link. A guest that stands still already has one round.
+    pub fn migrate_in_rounds(&mut self, uri: &str) {
+        const ROUNDS: u64 = 5;
+        let slowly = json!({ "max-bandwidth": 300_000_000, "downtime-limit": 1 });
+        self.ask("migrate-set-parameters", slowly);
+        self.ask("migrate", json!({ "uri": uri }));
+        loop {
+            let answer = self.ask("query-migrate", json!({}));
+            let over = matches!(answer["status"].as_str(), Some("completed" | "failed"));
+            // It counts how often it has looked which pages were written.
+            if over || answer["ram"]["dirty-sync-count"].as_u64() >= Some(ROUNDS) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let on = json!({ "max-bandwidth": 100_000_000_000u64, "downtime-limit": 2000 });
+        self.ask("migrate-set-parameters", on);
+    }
+
     /// Waits for a migration to end, and gives what its monitor says of it.
     ///
     /// # Panics

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod meddler;
+mod memory;
 mod refusals;
 mod traveller;
 
@@ -16,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::text;
+use testkit::qemu::BAD;
 use traveller::{Sending, Traveller};
 
 /// What a QEMU may be told, and how many channels that makes.
@@ -85,7 +87,8 @@ fn a_guest_goes_back_to_a_qemu_by_the_exported_command_line() {
         assert!(qemu.0.try_wait().unwrap().is_none(), "{line}");
         thread::sleep(Duration::from_millis(20));
     }
-    let moved = guest.host.ferry(&["migrate", "guest", &incoming, "--to", "qemu"]);
+    let moved =
+        guest.host.ferry(&["migrate", "guest", &incoming, "--to", "qemu", "--allow-longer-pause"]);
     assert!(moved.status.success(), "{} {line}", text(&moved));
     let lines = BufReader::new(qemu.0.stdout.take().unwrap()).split(b'\n');
     let ticks = lines.filter(|line| line.as_ref().unwrap().starts_with(b"tick "));
@@ -102,17 +105,18 @@ impl Drop for Ended {
     }
 }
 
-/// The control beside the others: what QEMU's own moves do to the same guest, running. QEMU 7.2 now
-/// and then leaves out what a guest writes while it is sent, and the guest crashes or computes
-/// nonsense wherever it goes on (`docs/qemu.md`). So the other tests stop it first; how it fares
-/// here is printed, and is not for Ferry's tests to demand.
+/// The control beside the others: what QEMU's own moves do to the same guest, running. QEMU 7.2
+/// without KVM leaves out what a guest writes while it is sent (`memory.rs`), and the guest crashes
+/// or computes nonsense wherever it goes on. So the other tests stop it first; how it fares here is
+/// printed, and is not for Ferry's tests to demand.
 #[test]
 fn the_same_guest_moved_by_qemu_alone() {
     let Some(mut guest) = Traveller::boot("control", 1, "qemu64", false) else { return };
     for hop in 1..=5 {
         guest.move_past_ferry();
-        let well = (0..3).all(|_| guest.wait_for("tick ", Duration::from_secs(60)).is_some());
-        println!("control: hop {hop}: {}", if well { "the guest goes on" } else { "it is dead" });
+        let alive = (0..3).all(|_| guest.wait_for("tick ", Duration::from_secs(20)).is_some());
+        let well = alive && !BAD.iter().any(|bad| guest.said.contains(bad));
+        println!("control: hop {hop}: {}", if well { "it goes on" } else { "it is broken" });
         if !well {
             println!("control: it said {}", guest.said);
             return;
@@ -121,8 +125,8 @@ fn the_same_guest_moved_by_qemu_alone() {
 }
 
 /// A guest that runs while QEMU sends it is taken, in all the ways in which QEMU sends, and the
-/// operator is told what QEMU may do to it. Where it did, another one is moved: three in a row, of
-/// which QEMU spoils one in about fifty, would be Ferry's fault.
+/// operator is told what QEMU may do to it. Where it did, another one is moved: over a fast link QEMU
+/// spoils one in about a hundred, so three in a row would be Ferry's fault.
 #[test]
 fn a_running_guest_is_taken_and_its_operator_warned() {
     for sending in SENDINGS {
@@ -131,7 +135,7 @@ fn a_running_guest_is_taken_and_its_operator_warned() {
             let answer = guest.move_to_ferry_live(sending);
             println!("live: QEMU says {} ms downtime ({sending:?})", answer["downtime"]);
             let (well, said) = guest.goes_on();
-            assert!(said.contains("may have left out memory"), "{said}");
+            assert!(said.contains("the guest ran while QEMU sent it"), "{said}");
             well
         });
         assert!(well, "{sending:?}");

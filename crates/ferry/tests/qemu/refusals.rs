@@ -63,6 +63,12 @@ fn a_guest_that_is_refused_goes_on_under_qemu() {
         guest.ticks(1);
     }
 
+    // A guest that runs, where its operator means to have stopped it.
+    let (waiting, address) = receiver(&guest.host, &config, &["--resume"]);
+    let said = refused(guest.qemu(), waiting, &address);
+    assert!(said.contains("the guest ran while QEMU sent it"), "{said}");
+    guest.ticks(1);
+
     // Another machine in the configuration than in the stream.
     for (old, new, words) in [
         ("memory = ", "memory = \"64M\" # ", "RAM block \"microvm.ram\" has 134217728 bytes"),

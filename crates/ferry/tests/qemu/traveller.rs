@@ -308,12 +308,12 @@ impl Traveller {
         said
     }
 
-    /// From QEMU to a fresh QEMU, live, over TCP.
+    /// From QEMU to a fresh QEMU, live, over TCP, in several rounds.
     pub fn move_past_ferry(&mut self) {
         let mut qemu = self.waiting_qemu("tcp:127.0.0.1:0");
         let address = format!("tcp:127.0.0.1:{}", qemu.incoming_port());
         self.qemu().enable("return-path");
-        self.qemu().migrate(&address);
+        self.qemu().migrate_in_rounds(&address);
         let answer = self.qemu().migrated();
         assert_eq!(answer["status"], "completed", "{answer} {}", qemu.errors());
         self.arrive(Place::Qemu(qemu));
@@ -334,8 +334,10 @@ impl Traveller {
         assert!(verified.status.success(), "{}", text(&verified));
     }
 
+    /// However long the pause is on a busy machine.
     fn leave(&mut self, address: &str) -> String {
-        let moved = self.host.ferry(&["migrate", "guest", address, "--to", "qemu"]);
+        let moved =
+            self.host.ferry(&["migrate", "guest", address, "--to", "qemu", "--allow-longer-pause"]);
         assert!(moved.status.success(), "{}", text(&moved));
         text(&moved)
     }

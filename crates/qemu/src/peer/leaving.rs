@@ -244,7 +244,11 @@ impl Sink for ToQemu {
         self.input = None;
         let done = match self.done.recv_timeout(self.limit) {
             Ok(done) => done,
-            Err(RecvTimeoutError::Timeout) => Err("it does not take the state in".to_owned()),
+            Err(RecvTimeoutError::Timeout) => Err(format!(
+                "it has not taken the state in after {} ms; use a larger --downtime-limit, or allow \
+                 a longer pause",
+                self.limit.as_millis()
+            )),
             Err(RecvTimeoutError::Disconnected) => Err("the translation has failed".to_owned()),
         };
         let mut ready = done.map_err(|why| failed(&self.peer, why))?;
