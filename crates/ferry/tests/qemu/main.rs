@@ -1,5 +1,6 @@
 //! A running Linux goes from a real QEMU into Ferry, into a fresh QEMU, and so forth, while it
-//! computes digests, writes its disk and reads it back, and counts seconds.
+//! computes digests, writes its disk and reads it back, and counts seconds. It stands still while a
+//! QEMU sends it (`memory.rs` shows why), and runs while Ferry does.
 //!
 //! Needs Debian's `qemu-system-x86` and what `tools/linux-guest` makes.
 
