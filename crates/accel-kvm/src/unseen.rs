@@ -21,11 +21,11 @@ const INT3: u8 = 0xcc;
 const INTO: u8 = 0xce;
 const INT: u8 = 0xcd;
 
-/// How often the guest runs on, and how long the first time; each time a little longer. An entry
-/// delivers the event, unless the kick comes before it. That the vCPU stops in such a place again
-/// is for a guest that raises one such event after another: half of its time is there, so that it is
-/// there 64 times in a row will not be seen. One that stays there, with the event long delivered,
-/// spins at the instruction behind.
+/// How often a guest runs on that does not move, and how long the first time; each time a little
+/// longer. An entry delivers the event, unless the kick comes before it. A guest that stays there,
+/// with the event long delivered, spins at the instruction behind. One that moves and stops in such
+/// a place again raises one such event after another: on a busy host nearly all of its time may be
+/// there, so it runs on for as long as it moves.
 const TRIES: u32 = 64;
 const WINDOW: Duration = Duration::from_micros(100);
 
@@ -33,11 +33,15 @@ impl KvmVcpu {
     /// Lets the guest run on, as briefly as it can be had, if an event may be on its way that the
     /// state would not show. The vCPU has left the guest between two instructions.
     pub(crate) fn deliver_unseen(&mut self, bus: &mut dyn Bus) -> Result<(), AcceleratorError> {
-        for attempt in 0..TRIES {
-            if self.shutdown || !self.has_unseen().map_err(|error| self.refuse(&error))? {
-                return Ok(());
+        let (mut before, mut still) = (None, 0);
+        while !self.shutdown && self.has_unseen().map_err(|error| self.refuse(&error))? {
+            let regs = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
+            still = if before == Some(regs) { still + 1 } else { 0 };
+            if still == TRIES {
+                break;
             }
-            self.enter_for(WINDOW + WINDOW / 8 * attempt, bus)?;
+            before = Some(regs);
+            self.enter_for(WINDOW + WINDOW / 8 * still, bus)?;
             if self.pending_io {
                 // The next instruction was begun.
                 return self.finish_access(bus);
