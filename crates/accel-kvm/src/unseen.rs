@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use cpu::{AcceleratorError, Bus};
+use kvm_bindings::kvm_regs;
 
 use crate::kick::Kicker;
 use crate::{KvmError, KvmVcpu};
@@ -34,8 +35,9 @@ impl KvmVcpu {
     /// state would not show. The vCPU has left the guest between two instructions.
     pub(crate) fn deliver_unseen(&mut self, bus: &mut dyn Bus) -> Result<(), AcceleratorError> {
         let (mut before, mut still) = (None, 0);
-        while !self.shutdown && self.has_unseen().map_err(|error| self.refuse(&error))? {
-            let regs = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
+        while !self.shutdown
+            && let Some(regs) = self.behind_unseen().map_err(|error| self.refuse(&error))?
+        {
             still = if before == Some(regs) { still + 1 } else { 0 };
             if still == TRIES {
                 break;
@@ -50,9 +52,9 @@ impl KvmVcpu {
         Ok(())
     }
 
-    /// True if the last instruction may have raised what KVM still has to deliver. It says which
-    /// event was the last one on its way, but not whether it has arrived.
-    fn has_unseen(&self) -> Result<bool, KvmError> {
+    /// The registers, if the last instruction may have raised what KVM still has to deliver. It says
+    /// which event was the last one on its way, but not whether it has arrived.
+    fn behind_unseen(&self) -> Result<Option<kvm_regs>, KvmError> {
         let events = self.fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?;
         let exception = events.exception;
         let shown = exception.injected != 0 || exception.pending != 0;
@@ -60,16 +62,17 @@ impl KvmVcpu {
         let may_be = !shown && [BREAKPOINT, OVERFLOW].contains(&exception.nr)
             || interrupt.injected == 0 && interrupt.nr != 0;
         if !may_be {
-            return Ok(false);
+            return Ok(None);
         }
         let regs = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
         let behind = |bytes: u64| self.code_at(regs.rip.wrapping_sub(bytes));
-        Ok(match behind(1) {
+        let raised = match behind(1) {
             Some(INT3) => exception.nr == BREAKPOINT,
             Some(INTO) => exception.nr == OVERFLOW,
             Some(vector) => vector == interrupt.nr && behind(2) == Some(INT),
             None => false,
-        })
+        };
+        Ok(raised.then_some(regs))
     }
 
     /// One KVM_RUN that is kicked after a while.

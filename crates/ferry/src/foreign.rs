@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -49,15 +49,16 @@ const RAN: &str = "the guest ran while QEMU sent it, and without KVM QEMU leaves
                    guest writes meanwhile (before release 9.0): tell it to `stop` before `migrate`, \
                    and receive with --resume";
 
-/// What is expected of QEMU. `ran` learns whether the guest ran while QEMU sent it.
-fn arrival(config: &MachineConfig, options: &ReceiveOptions, ran: &Arc<OnceLock<bool>>) -> Arrival {
+/// What is expected of QEMU. `ran` is set if the guest ran while QEMU sent it.
+fn arrival(config: &MachineConfig, options: &ReceiveOptions, ran: &Arc<AtomicBool>) -> Arrival {
     let (of, resume, ran) = (config.clone(), options.resume, Arc::clone(ran));
     let join = move |received: Received, firmware: FirmwareState| {
         let Received { sections, virtual_ns, running } = received;
         if running && resume {
             return Err(RAN.to_owned());
         }
-        let running = *ran.get_or_init(|| running) || resume;
+        ran.store(running, Ordering::Release);
+        let running = running || resume;
         let parts =
             StateParts { sections, firmware, virtual_ns, paused_at_ns: wall_clock_ns(), running };
         vmm::join_state(&of, parts).map_err(|error| error.to_string())
@@ -81,7 +82,7 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
     let config = machine(file, &host)?;
     Outputs::new(&options.host, &host)?;
     let chosen = Chosen::new(&options.host.arbiter)?;
-    let ran = Arc::new(OnceLock::new());
+    let ran = Arc::default();
     let source = Box::new(FromQemu::new(arrival(&config, options, &ran)));
     let deaf = source.deaf();
     let (mut target, keyboard) = receive::target(options)?;
@@ -131,20 +132,20 @@ pub fn receive(options: &ReceiveOptions, file: &Path) -> Result<ExitCode> {
         );
     }
     if received.is_ok() {
-        say_how_it_was_sent(ran.get().copied(), options.resume, &config.name);
+        say_how_it_was_sent(ran.load(Ordering::Acquire), options.resume, &config.name);
     }
     finish(received, target, &keyboard, ownership, &host, None)
 }
 
 /// What the operator has to know of a guest that has arrived.
-fn say_how_it_was_sent(ran: Option<bool>, resume: bool, name: &str) {
-    match ran {
-        Some(true) => eprintln!("ferry: {RAN}"),
-        Some(false) if !resume => eprintln!(
+fn say_how_it_was_sent(ran: bool, resume: bool, name: &str) {
+    if ran {
+        eprintln!("ferry: {RAN}");
+    } else if !resume {
+        eprintln!(
             "ferry: QEMU was told to stop the guest, so it is paused here too: `ferry resume {name}` \
              lets it go on (--resume does so at once)"
-        ),
-        _ => {}
+        );
     }
 }
 

@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// QEMU ends by itself after so many seconds, whatever became of the test.
 const LIFETIME: &str = "1200";
 
+/// Bytes a second that a migration does not come to.
+const UNLIMITED: u64 = 100_000_000_000;
+
 /// A QEMU's process, with its monitor and its guest's serial port.
 pub struct Qemu {
     child: Child,
@@ -36,6 +39,11 @@ pub fn has_qemu() -> bool {
         eprintln!("left out: the package qemu-system-x86 is not installed");
     }
     found
+}
+
+/// Whether a migration has come to an end, by what the monitor says of it.
+fn is_over(answer: &Value) -> bool {
+    matches!(answer["status"].as_str(), Some("completed" | "failed" | "cancelled"))
 }
 
 fn connect(path: &Path) -> UnixStream {
@@ -169,27 +177,25 @@ impl Qemu {
 
     /// Begins to migrate, as fast as it goes.
     pub fn migrate(&mut self, uri: &str) {
-        self.ask("migrate-set-parameters", json!({ "max-bandwidth": 100_000_000_000u64 }));
+        self.ask("migrate-set-parameters", json!({ "max-bandwidth": UNLIMITED }));
         self.ask("migrate", json!({ "uri": uri }));
     }
 
     /// Begins to migrate, and lets QEMU stop the guest only once it has sent memory in some rounds,
     /// as over a slow link. A guest that stands still already has one round.
+    ///
+    /// # Panics
+    /// If it comes to no end.
     pub fn migrate_in_rounds(&mut self, uri: &str) {
         const ROUNDS: u64 = 5;
         let slowly = json!({ "max-bandwidth": 300_000_000, "downtime-limit": 1 });
         self.ask("migrate-set-parameters", slowly);
         self.ask("migrate", json!({ "uri": uri }));
-        loop {
-            let answer = self.ask("query-migrate", json!({}));
-            let over = matches!(answer["status"].as_str(), Some("completed" | "failed"));
+        self.wait_for_migration(|answer| {
             // It counts how often it has looked which pages were written.
-            if over || answer["ram"]["dirty-sync-count"].as_u64() >= Some(ROUNDS) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        let on = json!({ "max-bandwidth": 100_000_000_000u64, "downtime-limit": 2000 });
+            is_over(answer) || answer["ram"]["dirty-sync-count"].as_u64() >= Some(ROUNDS)
+        });
+        let on = json!({ "max-bandwidth": UNLIMITED, "downtime-limit": 2000 });
         self.ask("migrate-set-parameters", on);
     }
 
@@ -198,14 +204,18 @@ impl Qemu {
     /// # Panics
     /// If it does not end.
     pub fn migrated(&mut self) -> Value {
+        self.wait_for_migration(is_over)
+    }
+
+    fn wait_for_migration(&mut self, until: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
             let answer = self.ask("query-migrate", json!({}));
-            match answer["status"].as_str() {
-                Some("completed" | "failed" | "cancelled") => return answer,
-                _ => assert!(Instant::now() < end, "{answer}"),
+            if until(&answer) {
+                return answer;
             }
-            thread::sleep(Duration::from_millis(20));
+            assert!(Instant::now() < end, "{answer}");
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -274,16 +274,23 @@ impl Traveller {
         assert!(resumed.status.success(), "{}", text(&resumed));
     }
 
-    /// Whether a guest that was moved goes on. Kills whatever has it.
-    pub fn goes_on(mut self) -> (bool, String) {
-        let well = (0..3).all(|_| self.wait_for("tick ", Duration::from_secs(60)).is_some());
-        println!("{}", if well { "the guest goes on" } else { "the guest is dead" });
-        if !well {
-            println!("it said {}", self.said);
+    /// Whether a guest that was moved goes on, and has found nothing wrong. Prints how it fares.
+    pub fn goes_on(&mut self) -> bool {
+        let alive = (0..3).all(|_| self.wait_for("tick ", Duration::from_secs(60)).is_some());
+        let well = alive && !BAD.iter().any(|bad| self.said.contains(bad));
+        if well {
+            println!("the guest goes on");
+        } else {
+            println!("the guest is broken; it said {}", self.said);
         }
+        well
+    }
+
+    /// Ends the Ferry that has the guest, and gives what it has said.
+    pub fn end_ferry(self) -> String {
         match self.place {
-            Some(Place::Ferry { process, .. }) => (well, said(process)),
-            _ => (well, String::new()),
+            Some(Place::Ferry { process, .. }) => said(process),
+            _ => panic!("the guest is not under Ferry"),
         }
     }
 

@@ -60,22 +60,10 @@ pub(super) fn check_ring_sizes(
     require(right, reason)
 }
 
-/// Whether the driver has broken a rule.
-pub(super) fn is_broken(found: Option<&BrokenLayout>) -> Result<bool, Reason> {
-    match found {
-        None => Ok(false),
-        Some(BrokenLayout { value: 1 }) => Ok(true),
-        Some(_) => Err("subsection virtio/broken is not 1".to_owned()),
-    }
-}
-
-/// Whether the driver runs.
-pub(super) fn is_started(found: Option<&StartedLayout>) -> Result<bool, Reason> {
-    match found {
-        None => Ok(false),
-        Some(StartedLayout { value: 1 }) => Ok(true),
-        Some(_) => Err("subsection virtio/started is not 1".to_owned()),
-    }
+/// Whether a mark is there: a subsection that holds 1 where it comes at all.
+pub(super) fn is_marked(subsection: &str, found: Option<u8>) -> Result<bool, Reason> {
+    require(matches!(found, None | Some(1)), format!("subsection {subsection} is not 1"))?;
+    Ok(found.is_some())
 }
 
 /// Whether the guest was offered what QEMU offers.
@@ -168,10 +156,11 @@ fn transport_from_qemu(
     require(disabled.is_none(), "subsection virtio/disabled: the device is disabled")?;
     let running = status & DRIVER_OK != 0;
     require(
-        is_started(started.as_ref())? == running,
+        is_marked("virtio/started", started.as_ref().map(|StartedLayout { value }| *value))?
+            == running,
         "subsection virtio/started is not what status says of the driver",
     )?;
-    let broken = is_broken(broken.as_ref())?;
+    let broken = is_marked("virtio/broken", broken.as_ref().map(|BrokenLayout { value }| *value))?;
     require(
         broken == (status & NEEDS_RESET != 0),
         "subsection virtio/broken is not what status says of the device",

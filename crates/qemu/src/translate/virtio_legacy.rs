@@ -2,9 +2,7 @@
 
 use devices::virtio::{QueueState, VirtioLegacyState, VirtioMmioState, legacy_rings};
 
-use super::virtio::{
-    DRIVER_OK, check_offered, check_ring_sizes, is_broken, is_started, ring_sizes,
-};
+use super::virtio::{DRIVER_OK, check_offered, check_ring_sizes, is_marked, ring_sizes};
 use super::{Reason, require};
 use crate::layout::*;
 
@@ -88,7 +86,9 @@ pub(super) fn from_qemu(
     )?;
     require(device_endian.is_none(), "subsection virtio/device_endian: it is big-endian")?;
     require(disabled.is_none(), "subsection virtio/disabled: the device is disabled")?;
-    let (broken, started) = (is_broken(broken.as_ref())?, is_started(started.as_ref())?);
+    let broken = is_marked("virtio/broken", broken.as_ref().map(|BrokenLayout { value }| *value))?;
+    let started =
+        is_marked("virtio/started", started.as_ref().map(|StartedLayout { value }| *value))?;
     require(
         started || status & DRIVER_OK == 0,
         "subsection virtio/started is missing, and status says that the driver runs",

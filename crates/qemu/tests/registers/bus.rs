@@ -156,6 +156,11 @@ impl Qemu {
         data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
     }
 
+    pub fn store(&mut self, address: u64, bytes: &[u8]) {
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.bus(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()));
+    }
+
     pub fn load(&mut self, address: u64, length: usize) -> Vec<u8> {
         let answer = self.bus(&format!("read {address:#x} {length:#x}"));
         let digits = answer.trim_start_matches("0x").as_bytes();

@@ -15,9 +15,7 @@ use bus::{PATIENCE, Qemu, installed};
 use common::{Store, microvm, receive};
 use devices::virtio::{VirtioBlockState, VirtioRngState, VirtioSlot};
 use machine::{MachineConfig, VirtioInterface};
-use pair::{
-    BLOCK, BUFFERS, DISK_BYTES, Driver, EMPTY, MEMORY_BYTES, Pair, RNG, SLOTS, header, ours,
-};
+use pair::{BLOCK, BUFFERS, Driver, EMPTY, MEMORY_BYTES, Pair, RNG, SLOTS, folder, header, ours};
 use qemu::layout::layouts;
 use qemu::send::Sender;
 use qemu::translate::{self, Received, from_qemu, to_qemu};
@@ -329,9 +327,7 @@ fn qemu_offers_the_features_that_it_is_said_to() {
         (VirtioInterface::Legacy, translate::BLOCK_LEGACY_FEATURES, translate::RNG_LEGACY_FEATURES),
         (VirtioInterface::Modern, translate::BLOCK_FEATURES, translate::RNG_FEATURES),
     ] {
-        let folder = std::env::temp_dir().join(format!("ferry-features-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("disk"), vec![0; DISK_BYTES as usize]).unwrap();
+        let folder = folder("features");
         let mut qemu = Qemu::start(&folder, interface, None);
         for (slot, features) in [(BLOCK, block), (RNG, rng)] {
             for (word, right) in [(0, features as u32), (1, (features >> 32) as u32)] {
@@ -352,9 +348,7 @@ fn a_slot_that_needs_a_reset_says_so_after_a_move() {
     if !installed() {
         return;
     }
-    let folder = std::env::temp_dir().join(format!("ferry-broken-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("disk"), vec![0; DISK_BYTES as usize]).unwrap();
+    let folder = folder("broken");
     let mut qemu = Qemu::start(&folder, VirtioInterface::Modern, None);
     let slot = SLOTS[BLOCK];
     let status = |qemu: &mut Qemu| {
@@ -368,8 +362,7 @@ fn a_slot_that_needs_a_reset_says_so_after_a_move() {
         (rings[0], &[&BUFFERS.to_le_bytes()[..], &[16, 0, 0, 0, 0, 0, 0, 0]].concat()[..]),
         (rings[1], &[0, 0, 1, 0, 0, 0]),
     ] {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        qemu.bus(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()));
+        qemu.store(address, bytes);
     }
     let [descriptors, available, used] = rings.map(|ring| ring as u32);
     for (register, value) in [

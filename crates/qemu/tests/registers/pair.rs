@@ -12,7 +12,7 @@ use memory::GuestRam;
 
 use crate::bus::{PATIENCE, Qemu};
 
-pub const DISK_BYTES: u64 = 4 << 20;
+const DISK_BYTES: u64 = 4 << 20;
 pub const MEMORY_BYTES: usize = 64 << 20;
 pub const SLOTS: [u64; 3] = [0xfeb0_2e00, 0xfeb0_2c00, 0xfeb0_2a00];
 pub const BLOCK: usize = 0;
@@ -26,6 +26,15 @@ pub struct Pair {
     pub block: VirtioMmio<VirtioBlock>,
     pub rng: VirtioMmio<VirtioRng>,
     pub folder: PathBuf,
+}
+
+/// A new folder with an empty disk for QEMU.
+pub fn folder(name: &str) -> PathBuf {
+    let id = std::process::id();
+    let folder = std::env::temp_dir().join(format!("ferry-registers-{id}-{name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("disk"), vec![0; DISK_BYTES as usize]).unwrap();
+    folder
 }
 
 pub fn ours(folder: &Path, ram: &GuestRam) -> (VirtioMmio<VirtioBlock>, VirtioMmio<VirtioRng>) {
@@ -46,12 +55,8 @@ pub fn ours(folder: &Path, ram: &GuestRam) -> (VirtioMmio<VirtioBlock>, VirtioMm
 
 impl Pair {
     pub fn new(name: &str) -> Self {
-        let id = std::process::id();
-        let folder = std::env::temp_dir().join(format!("ferry-registers-{id}-{name}"));
-        std::fs::create_dir_all(&folder).unwrap();
-        for disk in ["disk", "our-disk"] {
-            std::fs::write(folder.join(disk), vec![0; DISK_BYTES as usize]).unwrap();
-        }
+        let folder = folder(name);
+        std::fs::copy(folder.join("disk"), folder.join("our-disk")).unwrap();
         let ram = GuestRam::new(MEMORY_BYTES as u64).unwrap();
         let (mut block, rng) = ours(&folder, &ram);
         block.device_mut().backend_mut().lock().unwrap();
@@ -87,8 +92,7 @@ impl Pair {
     }
 
     pub fn store(&mut self, address: u64, bytes: &[u8]) {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.qemu.bus(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()));
+        self.qemu.store(address, bytes);
         self.ram.write(address, bytes).unwrap();
     }
 
